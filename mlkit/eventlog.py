@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +17,7 @@ from deltalake import Field as DeltaField
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import Transaction as AppTransaction
 
-from .events import TIME, ContractError, Stream
+from .events import TIME, Stream
 
 # %% auto #0
 __all__ = ['KnownIds', 'Appended', 'LogError', 'EventLog', 'scan', 'append', 'Quarantine', 'fingerprint', 'compact',
@@ -123,7 +122,7 @@ def _split(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
         same = _same_payload(again, twin, payload)
         clash, repeats = again.filter(~same), int(same.sum())
     suspects = first.filter(pl.Series(log._known.maybe(first["event_id"])))
-    if suspects.is_empty(): return first, frame.clear(), repeats, clash
+    if suspects.is_empty(): return first, pl.DataFrame(schema=log.schema), repeats, clash
     stored = scan(log).filter(pl.col("event_id").is_in(suspects["event_id"].implode())).collect()
     twins = suspects.join(stored.select("event_id"), on="event_id", how="semi")
     match = twins.select("event_id").join(stored, on="event_id", how="left", maintain_order="left")
@@ -154,12 +153,13 @@ def append(
         _refresh(log, table)
         new, known, duplicates, conflicts = _split(log, frame)
         log.quarantine.put(conflicts, f"{batch}/conflict", "event_id: known with another payload")
-        if new.is_empty(): return Appended(known.select(log.schema), 0, duplicates, conflicts.height)
+        if new.is_empty(): return Appended(known.select(*log.schema), 0, duplicates, conflicts.height)
         start = (table.transaction_version("seq") or 0) if table is not None else 0
         rows = _stamp(log, new, batch, start)
-        if _try_commit(log, table, rows, batch, start + rows.height):
-            log._known.add(rows["event_id"]); log._known_version += 1
-            return Appended(pl.concat([rows, known.select(log.schema)]), rows.height, duplicates, conflicts.height)
+        version = _try_commit(log, table, rows, batch, start + rows.height)
+        if version is not None:
+            log._known.add(rows["event_id"]); log._known_version = version
+            return Appended(pl.concat([rows, known.select(*log.schema)]), rows.height, duplicates, conflicts.height)
     raise LogError(f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; try again, or run fewer writers.")
 
 # %% ../nbs/02_eventlog.ipynb #058e32c7
@@ -168,22 +168,22 @@ def _stamp(log: EventLog, new: pl.DataFrame, batch: str, start: int) -> pl.DataF
     now = datetime.now(timezone.utc)
     return (new.sort("event_time", "event_id").with_row_index("seq", offset=start)
             .with_columns(pl.col("seq").cast(pl.Int64), batch_id=pl.lit(batch), ingested_at=pl.lit(now, TIME), event_date=pl.col("event_time").dt.date())
-            .select(log.schema))
+            .select(*log.schema))
 
 
-def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch: str, next_seq: int) -> bool:
-    "One commit; False where another writer was faster."
+def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch: str, next_seq: int) -> int|None:
+    "One commit and its version; None where another writer was faster."
     claims = _commit(AppTransaction("seq", next_seq), AppTransaction(batch, 1))
     try:
         if table is None:
             arrow = rows.clear().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
             table = DeltaTable.create(log.uri, Schema([DeltaField(f.name, f.type) for f in Schema.from_arrow(arrow).fields]), mode="ignore",
                                       partition_by=["event_date"], configuration={"delta.appendOnly": "true"})
-            if table.version() > 0: return False
+            if table.version() > 0: return None
         write_deltalake(table, rows, mode="append", commit_properties=claims)
-    except CommitFailedError: return False
+    except CommitFailedError: return None
     except OSError as e: raise LogError(f"cannot write to {log.uri}: {e}. Nothing was appended; free space or fix the permissions, then run the same command again.") from e
-    return True
+    return table.version()
 
 # %% ../nbs/02_eventlog.ipynb #d56bb92a
 class Quarantine:

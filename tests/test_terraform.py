@@ -1,0 +1,81 @@
+"""The Terraform code is formatted, valid, and keeps the promises that its own tests state.
+
+Everything runs on a copy of the tree, against mocked resources, with a provider that is already on this machine: nothing
+is downloaded and no cloud is contacted.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "terraform"
+CONFIGURATIONS = sorted(path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/*/versions.tf"))
+GENERATED = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl", "*.tfstate*", "*.tfplan")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def provider_mirror() -> Path | None:
+    "The first local mirror, of those Terraform itself looks in and those below /opt, that holds a provider we can use."
+    home, cache = Path.home(), os.environ.get("TF_PLUGIN_CACHE_DIR")
+    data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
+    folders = [Path(cache)] if cache else []
+    folders += [home / ".terraform.d/plugins", home / ".terraform.d/plugin-cache", data / "terraform/plugins"]
+    folders += [Path("/usr/local/share/terraform/plugins"), Path("/usr/share/terraform/plugins"), *Path("/opt").glob("*")]
+    for folder in folders:  # below it: host/namespace/name/version/platform/binary
+        for binary in folder.glob("*/hashicorp/aws/5.*/*/terraform-provider-aws_v5*"):
+            if int(binary.parts[-3].split(".")[1]) >= 100:  # the configurations require ~> 5.100
+                return folder
+    return None
+
+
+@pytest.fixture(scope="module")
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    "Runs Terraform on a copy of the tree, cut off from the caller's settings, credentials and the network."
+    binary = shutil.which("terraform")
+    if binary is None:
+        pytest.skip("terraform is not installed")
+    workspace = tmp_path_factory.mktemp("terraform")
+    tree, config = workspace / "tree", workspace / "terraform.rc"
+    shutil.copytree(SOURCE, tree, ignore=GENERATED)
+    config.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{provider_mirror() or workspace}"\n  }}\n}}\n')
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))}
+    env |= {"TF_CLI_CONFIG_FILE": str(config), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
+
+    def run(folder: str, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [binary, f"-chdir={tree / folder}", *args, "-no-color"]
+        return subprocess.run(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+
+    return run
+
+
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
+def configuration(request: pytest.FixtureRequest, terraform: Run) -> str:
+    "An initialised configuration, as its folder below terraform/."
+    if provider_mirror() is None:
+        pytest.skip("no local mirror of the AWS provider ~> 5.100; terraform/README.md says how to make one")
+    result = terraform(request.param, "init", "-backend=false", "-input=false")
+    assert result.returncode == 0, result.stdout
+    return request.param
+
+
+def test_every_file_is_formatted(terraform: Run):
+    result = terraform(".", "fmt", "-check", "-recursive", "-diff")
+    assert result.returncode == 0, result.stdout
+
+
+def test_configuration_is_valid(terraform: Run, configuration: str):
+    result = terraform(configuration, "validate")
+    assert result.returncode == 0, result.stdout
+
+
+def test_promises_are_kept(terraform: Run, configuration: str):
+    example = SOURCE / configuration / "example.tfvars"
+    result = terraform(configuration, "test", *([f"-var-file={example.name}"] if example.exists() else []))
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"[1-9]\d* passed, 0 failed", result.stdout), f"no test ran:\n{result.stdout}"
