@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse, ast, os, re, shutil, sys, tempfile
-from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -21,23 +20,10 @@ SECTIONS = {  # caption in the sidebar -> where its pages are
     "Decision records": "adr/*.md",
     "Project": "CHANGELOG.md",
 }
-DIRECTIVE = re.compile(r"^\s*#\|\s*(\w[\w-]*)\s*:?[ \t]*(.*?)\s*$", re.M)
+DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(\w[\w-]*):?[ \t]*(.*?)[ \t]*$", re.M)
+NBVAL = re.compile(r"^[ \t]*# ?NBVAL_\w+[ \t]*$\n?", re.M)
 LINK = re.compile(r"(?<![\w`])(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
-
-
-def public_names(
-    package: Path,     # folder of the generated package
-) -> dict[str, str]:   # name -> full name; a name that two modules share is left out
-    "The public names of a package, read from each module's `__all__` without importing it."
-    found: list[tuple[str, str]] = []
-    for path in sorted(package.rglob("*.py")):
-        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                found += [(name, f"{module}.{name}") for name in ast.literal_eval(node.value)]
-    times = Counter(name for name, _ in found)
-    return {name: full for name, full in found if times[name] == 1}
 
 
 def only_imports(source: str) -> bool:
@@ -52,14 +38,14 @@ def shown(
 ) -> NotebookNode | None:     # the cell for the page: without directives, tagged for myst-nb; None if it is hidden
     "Apply nbdev's directives to a code cell."
     said = dict(DIRECTIVE.findall(cell.source))
-    source = DIRECTIVE.sub("", cell.source).strip()
-    if not source or "hide" in said or said.get("include") == "false": return None
+    source = NBVAL.sub("", DIRECTIVE.sub("", cell.source)).strip("\n")
+    if not source.strip() or "hide" in said or said.get("include") == "false": return None
     tags = list(cell.metadata.get("tags", []))
     if "hide_input" in said or said.get("echo") == "false": tags.append("remove-input")
     elif "hide_output" in said or said.get("output") == "false": tags.append("remove-output")
     metadata: dict[str, object] = {}
     if only_imports(source): tags, metadata = [*tags, "hide-input"], {"mystnb": {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}}
-    outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    outputs = [output for output in cell.outputs if output.get("name") != "stderr"]  # progress bars and log lines
     for output in outputs:  # nbdev's show_doc writes Pandoc attributes, which MyST would print
         if text := output.get("data", {}).get("text/markdown"): output.data["text/markdown"] = re.sub(r"(?<=\))\{[^}\n]*\}", "", text)
     return nbformat.v4.new_code_cell(source, id=cell.id, outputs=outputs, execution_count=cell.execution_count, metadata={**metadata, "tags": tags})
@@ -73,9 +59,10 @@ class Site:
         root: Path,  # the project
         src: Path,   # an empty folder to fill
     ):
-        self.root, self.src, self.names = root, src, public_names(root/"mlkit")
+        self.root, self.src = root, src
         self.landing = next(page for page in (root/"nbs/index.ipynb", root/"README.md") if page.exists())
         self.sections = {caption: [p for p in sorted(root.glob(where)) if p != self.landing] for caption, where in SECTIONS.items()}
+        self.pages = [self.landing, *(p for pages in self.sections.values() for p in pages)]
 
     def place(self, page: Path) -> Path:
         "Where a page of the project goes; the landing page goes to the top."
@@ -83,13 +70,12 @@ class Site:
 
     def relink(self, text: str, page: Path) -> str:
         "Point relative links at the site; a link to a file that is no page of it becomes plain text."
-        pages = {self.landing, *(p for ps in self.sections.values() for p in ps)}
-
         def point(link: re.Match[str]) -> str:
             image, label, path, anchor = link[1], link[2], link[3], link[4] or ""
             target = Path(os.path.normpath(page.parent/path))
-            if not target.exists(): return link[0]  # broken: Sphinx will say so
-            if not image and target not in pages: return label
+            if target.is_dir(): target /= "README.md"
+            elif not target.exists(): return link[0]  # broken: Sphinx will say so
+            if not image and target not in self.pages: return label
             if image:
                 self.place(target).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(target, self.place(target))
@@ -97,26 +83,19 @@ class Site:
 
         return LINK.sub(point, text)
 
-    def link_names(self, text: str) -> str:
-        "Link `names` of the package to the API reference."
-        def point(code: re.Match[str]) -> str:
-            return f"{{py:obj}}`{code[1]} <{self.names[code[1]]}>`" if code[1] in self.names else code[0]
-        return re.sub(r"(?<![`}])`(\w+)`(?!`)", point, text)
-
     def markdown(self, text: str, page: Path) -> str:
         "Markdown as it goes to the page; code fences are left alone."
-        parts = FENCE.split(text)
-        return "".join(part if part.startswith("```") else self.link_names(self.relink(part, page)) for part in parts)
+        return "".join(part if part.startswith("```") else self.relink(part, page) for part in FENCE.split(text))
 
     def notebook(self, page: Path) -> NotebookNode:
         "A notebook as it goes to the page."
         nb = nbformat.read(page, as_version=4)
-        module = next((d[1] for c in nb.cells for d in DIRECTIVE.findall(c.source) if c.cell_type == "code" and d[0] == "default_exp"), None)
-        cells = [shown(cell) if cell.cell_type == "code" else cell for cell in nb.cells]
-        nb.cells = [cell for cell in cells if cell is not None]
+        nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+        module = next((f"mlkit.{d[1]}" for c in nb.cells for d in DIRECTIVE.findall(c.source) if d[0] == "default_exp"), "")
         for cell in nb.cells:
             if cell.cell_type == "markdown": cell.source = self.markdown(cell.source, page)
-        if module: nb.cells.insert(1, nbformat.v4.new_markdown_cell(f"Module {{py:mod}}`mlkit.{module}`", id="module"))
+        nb.cells = [kept for cell in nb.cells if (kept := shown(cell) if cell.cell_type == "code" else cell)]
+        if module: nb.cells.insert(1, nbformat.v4.new_markdown_cell(f"Module {{py:mod}}`{module}`", id="module"))
         return nb
 
     def toctree(self) -> str:
@@ -128,7 +107,7 @@ class Site:
 
     def write(self) -> None:
         "Write all pages."
-        for page in [self.landing, *(p for pages in self.sections.values() for p in pages)]:
+        for page in self.pages:
             self.place(page).parent.mkdir(parents=True, exist_ok=True)
             toc = self.toctree() if page == self.landing else ""
             if page.suffix == ".md":

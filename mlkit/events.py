@@ -31,6 +31,7 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2100, 1, 
 class Field:
     "One column of a stream; the subclasses are what a contract is written with."
     doc: str = ""
+    optional: bool = False  # may be null
     dtype: ClassVar[Any] = pl.String
     summable: ClassVar[bool] = False
     scale: ClassVar[int] = 0
@@ -268,7 +269,7 @@ def check(
     problems: list[Problem] = []
     for n, f in stream.fields.items():
         given = f"{type(f).__name__.lower()}" + (f" with {f.places} decimals" if isinstance(f, Fixed) else "")
-        problems.append((frame[n].is_null(), f"{n}: missing"))
+        if not f.optional: problems.append((frame[n].is_null(), f"{n}: missing"))
         problems.append((parsed[n].is_null() & frame[n].is_not_null(), f"{n}: not a {given}"))
         problems += [(bad, f"{n}: {why}") for bad, why in f.problems(n)]
     flags = parsed.select((bad.fill_null(False) if isinstance(bad, pl.Expr) else bad).alias(str(i)) for i, (bad, _) in enumerate(problems))
@@ -287,6 +288,7 @@ def accept(
     values, wrong = {}, [f"{name}: unknown field" for name in request if name not in stream.fields]
     for name, f in stream.fields.items():
         raw = request.get(name)
+        if raw is None and f.optional: values[name] = None; continue
         if raw is None: wrong.append(f"{name}: missing"); continue
         try: values[name] = f.value(raw)
         except ValueError as e: wrong.append(f"{name}: {e}")

@@ -19,7 +19,7 @@ from .events import Aggregate, ContractError, Fixed, Stream, window_us
 
 # %% auto #0
 __all__ = ['Window', 'Lookup', 'FeatureView', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all', 'key_codes', 'Totals',
-           'totals', 'windows', 'as_request', 'FeatureSet', 'offline', 'micros', 'Online']
+           'totals', 'windows', 'as_request', 'row_wise', 'FeatureSet', 'offline', 'micros', 'Online']
 
 # %% ../nbs/04_features.ipynb #fc72564e
 class FeatureView:
@@ -221,7 +221,20 @@ def as_request(
     frame: pl.DataFrame,   # stored events: exact integers
 ) -> pl.DataFrame:         # what expressions see: `Fixed` measures as float64 in their own unit
     "Requests the way row-wise features see them."
-    return frame.with_columns((pl.col(n).cast(pl.Float64)/float(f.factor)).alias(n) for n, f in stream.fields.items() if isinstance(f, Fixed))
+    return frame.with_columns(pl.Series(n, ratio(frame[n].cast(pl.Float64).to_numpy(), 1.0, float(f.factor))) for n, f in stream.fields.items() if isinstance(f, Fixed))
+
+
+def row_wise(
+    frame: pl.DataFrame,
+    levels: list[list[pl.Expr]],  # expressions, each level after those it reads
+) -> pl.DataFrame:                # the frame with the expressions' columns added
+    """Evaluate expressions so that a row's value does not depend on how many rows there are.
+
+    Polars divides a column by a number through its reciprocal, but not in a frame of a single row, where the last bit can then differ. So a single row is evaluated as two.
+    """
+    many = frame if frame.height != 1 else pl.concat([frame, frame], rechunk=True)
+    for level in levels: many = many.with_columns(level)
+    return many.head(frame.height)
 
 
 class FeatureSet:
@@ -277,13 +290,13 @@ class FeatureSet:
         return list(dict.fromkeys(s.stream for s in self.series))
 
     @cached_property
-    def row_levels(self) -> list[list[Feature]]:
-        "Row-wise features, each after those it reads."
-        done, levels = {f.name for f in self.features if f.series} | set(self.request.fields), []
+    def row_exprs(self) -> list[list[pl.Expr]]:
+        "Row-wise features as expressions, each level after those it reads."
+        levels = []
         left = [f for f in self.features if f.expr is not None]
         while left:
             ready = [f for f in left if not (set(f.expr.meta.root_names()) & {g.name for g in left if g is not f})]
-            levels.append(ready); left = [f for f in left if f not in ready]
+            levels.append([f.expr.alias(f.name) for f in ready]); left = [f for f in left if f not in ready]
         return levels
 
     @cached_property
@@ -317,8 +330,7 @@ def offline(
                 n = n + own
             columns.append(finish_all(f, n, total, since))
     frame = frame.with_columns(columns)
-    for level in features.row_levels: frame = frame.with_columns(f.expr.alias(f.name) for f in level)
-    return frame.select("event_id", *features.names)
+    return row_wise(frame, features.row_exprs).select("event_id", *features.names)
 
 
 def _own(features: FeatureSet, series: Series, requests: pl.DataFrame) -> np.ndarray|None:
@@ -347,7 +359,7 @@ class Online:
         self.inputs = [(n, t) for n, t in shown.items() if n in roots]
         self.aggregates = [(f.name, f.dtype) for f in features.features if f.series and f.name in roots]
         self.schema = dict(self.inputs + self.aggregates)
-        self.levels = [[f.expr.alias(f.name) for f in level] for level in features.row_levels]
+        self.rows = [f.name for f in features.features if f.expr is not None]
         self.factors = {n: float(f.factor) for n, f in features.request.fields.items() if isinstance(f, Fixed)}
 
     def _plan(self, series: Series, wanted: list[Feature]) -> tuple:
@@ -374,11 +386,8 @@ class Online:
 
     def _rows(self, request: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         "Row-wise features, evaluated by Polars as offline."
-        if self.levels:
+        if self.rows:
             given = {n: [request[n]/self.factors[n] if n in self.factors else request[n]] for n, _ in self.inputs}
             frame = pl.DataFrame({**given, **{n: [values[n]] for n, _ in self.aggregates}}, schema=self.schema)
-            if len(self.levels) == 1: values.update(frame.select(self.levels[0]).row(0, named=True))
-            else:
-                for level in self.levels: frame = frame.with_columns(level)
-                values.update({f.name: frame[f.name][0] for f in self.features.features if f.expr is not None})
+            values.update(row_wise(frame, self.features.row_exprs).select(self.rows).row(0, named=True))
         return {n: values[n] for n in self.features.names}

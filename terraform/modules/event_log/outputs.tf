@@ -1,6 +1,6 @@
 output "bucket" {
   description = "Name of the bucket."
-  value       = aws_s3_bucket.log.id
+  value       = aws_s3_bucket.log.bucket
 }
 
 output "bucket_arn" {
@@ -10,7 +10,7 @@ output "bucket_arn" {
 
 output "uri" {
   description = "Root of the event log; each stream is a Delta table below it."
-  value       = "s3://${aws_s3_bucket.log.id}"
+  value       = "s3://${aws_s3_bucket.log.bucket}"
 }
 
 output "delta_storage_options" {

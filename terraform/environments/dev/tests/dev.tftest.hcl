@@ -2,10 +2,7 @@
 
 mock_provider "aws" {
   mock_resource "aws_s3_bucket" {
-    defaults = {
-      id  = "example-mlkit-dev-events"
-      arn = "arn:aws:s3:::example-mlkit-dev-events"
-    }
+    defaults = { arn = "arn:aws:s3:::example-mlkit-dev-events" }
   }
 
   mock_resource "aws_iam_policy" {

@@ -2,10 +2,7 @@
 
 mock_provider "aws" {
   mock_resource "aws_s3_bucket" {
-    defaults = {
-      id  = "events-test"
-      arn = "arn:aws:s3:::events-test"
-    }
+    defaults = { arn = "arn:aws:s3:::events-test" }
   }
 }
 
@@ -23,7 +20,7 @@ run "history_is_kept" {
 
   assert {
     condition     = aws_s3_bucket.log.object_lock_enabled
-    error_message = "Object lock is off; it can hardly be added later."
+    error_message = "Object lock is off: nothing protects a version from removal."
   }
 
   assert {
