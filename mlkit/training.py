@@ -238,10 +238,10 @@ def mlflow_client(
     uri: str,      # of the tracking store and registry
 ) -> Any:          # `mlflow.MlflowClient`
     "MLflow, without its telemetry and chatter; imported late, because that takes seconds."
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true"); os.environ.setdefault("DO_NOT_TRACK", "true")
-    logging.getLogger("mlflow").setLevel(logging.WARNING); logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"): os.environ.setdefault(name, "true")
     warnings.filterwarnings("ignore", message="IProgress not found")
     from mlflow import MlflowClient
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic"): logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(uri, uri)
 
 

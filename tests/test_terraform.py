@@ -4,6 +4,7 @@ Everything runs on a copy of the tree, against mocked resources, with a provider
 is downloaded and no cloud is contacted.
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,22 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "terraform"
 CONFIGURATIONS = sorted(path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/*/versions.tf"))
 GENERATED = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl", "*.tfstate*", "*.tfplan")
+
+EVENT_LOG = """
+provider "aws" {{
+  region                      = "eu-central-1"
+  access_key                  = "mock"
+  secret_key                  = "mock"
+  skip_credentials_validation = true
+  skip_metadata_api_check     = true
+  skip_requesting_account_id  = true
+}}
+
+module "event_log" {{
+  source      = "{module}"
+  bucket_name = "events-test"
+}}
+"""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,20 +64,30 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Run:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))}
     env |= {"TF_CLI_CONFIG_FILE": str(config), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
 
-    def run(folder: str, *args: str) -> subprocess.CompletedProcess[str]:
+    def run(folder: str | Path, *args: str) -> subprocess.CompletedProcess[str]:
         command = [binary, f"-chdir={tree / folder}", *args, "-no-color"]
         return subprocess.run(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
 
     return run
 
 
-@pytest.fixture(scope="module", params=CONFIGURATIONS)
-def configuration(request: pytest.FixtureRequest, terraform: Run) -> str:
-    "An initialised configuration, as its folder below terraform/."
+@pytest.fixture(scope="module")
+def initialise(terraform: Run) -> Callable[[str | Path], None]:
+    "Makes a configuration ready to use, with a provider from this machine."
     if provider_mirror() is None:
         pytest.skip("no local mirror of the AWS provider ~> 5.100; terraform/README.md says how to make one")
-    result = terraform(request.param, "init", "-backend=false", "-input=false")
-    assert result.returncode == 0, result.stdout
+
+    def initialise(folder: str | Path) -> None:
+        result = terraform(folder, "init", "-backend=false", "-input=false")
+        assert result.returncode == 0, result.stdout
+
+    return initialise
+
+
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
+def configuration(request: pytest.FixtureRequest, initialise: Callable[[str | Path], None]) -> str:
+    "An initialised configuration, as its folder below terraform/."
+    initialise(request.param)
     return request.param
 
 
@@ -79,3 +106,21 @@ def test_promises_are_kept(terraform: Run, configuration: str):
     result = terraform(configuration, "test", *([f"-var-file={example.name}"] if example.exists() else []))
     assert result.returncode == 0, result.stdout
     assert re.search(r"[1-9]\d* passed, 0 failed", result.stdout), f"no test ran:\n{result.stdout}"
+
+
+def test_destroy_is_refused_before_anything_is_touched(terraform: Run, initialise: Callable[[str | Path], None], tmp_path: Path):
+    "Otherwise it would fail only at the full bucket, having removed the bucket's policy, lock and versioning."
+    (tmp_path / "main.tf").write_text(EVENT_LOG.format(module=(SOURCE / "modules/event_log").as_posix()))
+    bucket = {
+        "module": "module.event_log",
+        "mode": "managed",
+        "type": "aws_s3_bucket",
+        "name": "log",
+        "provider": 'provider["hashicorp/aws"]',
+        "instances": [{"schema_version": 0, "attributes": {"id": "events-test", "bucket": "events-test"}}],
+    }
+    state = {"version": 4, "terraform_version": "1.11.0", "serial": 1, "lineage": "test", "outputs": {}, "resources": [bucket]}
+    (tmp_path / "terraform.tfstate").write_text(json.dumps(state))
+    initialise(tmp_path)
+    result = terraform(tmp_path, "plan", "-destroy", "-refresh=false", "-input=false")
+    assert result.returncode == 1 and "module.event_log.aws_s3_bucket.log has lifecycle.prevent_destroy" in result.stdout, result.stdout

@@ -7,5 +7,4 @@ event_log_bucket = "example-mlkit-dev-events"
 retention_days          = 1
 noncurrent_version_days = 30
 
-# kms_key_arn   = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000"
-# force_destroy = true
+# kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/00000000-0000-0000-0000-000000000000"

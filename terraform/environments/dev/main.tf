@@ -18,7 +18,6 @@ module "event_log" {
   retention_days          = var.retention_days
   noncurrent_version_days = var.noncurrent_version_days
   kms_key_arn             = var.kms_key_arn
-  force_destroy           = var.force_destroy
 }
 
 # Attach these to the roles that the ingest jobs and the readers run under.

@@ -45,9 +45,3 @@ variable "kms_key_arn" {
   type        = string
   default     = null
 }
-
-variable "force_destroy" {
-  description = "Let `terraform destroy` delete the event log with everything in it."
-  type        = bool
-  default     = false
-}

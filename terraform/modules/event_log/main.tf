@@ -2,8 +2,13 @@
 
 resource "aws_s3_bucket" "log" {
   bucket              = var.bucket_name
-  force_destroy       = var.force_destroy
   object_lock_enabled = true
+
+  # S3 refuses to delete a bucket that is not empty, but a destroy fails there only after it has removed the policy, the
+  # lock and the versioning below. This refuses in the plan, before anything is touched.
+  lifecycle {
+    prevent_destroy = true
+  }
 }
 
 resource "aws_s3_bucket_ownership_controls" "log" {

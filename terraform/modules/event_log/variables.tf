@@ -40,9 +40,3 @@ variable "kms_key_arn" {
     error_message = "kms_key_arn must be the ARN of a key (arn:aws:kms:region:account:key/id), not of an alias: IAM does not resolve aliases."
   }
 }
-
-variable "force_destroy" {
-  description = "Let `terraform destroy` delete the bucket with every event in it, locked ones included. Only for throw-away environments."
-  type        = bool
-  default     = false
-}

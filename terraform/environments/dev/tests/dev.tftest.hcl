@@ -1,6 +1,8 @@
 # terraform test -var-file=example.tfvars: the example values are accepted and reach the resources. No AWS is contacted.
 
 mock_provider "aws" {
+  override_during = plan # nothing is applied, so that nothing needs to be destroyed
+
   mock_resource "aws_s3_bucket" {
     defaults = { arn = "arn:aws:s3:::example-mlkit-dev-events" }
   }
@@ -11,6 +13,8 @@ mock_provider "aws" {
 }
 
 run "example_values" {
+  command = plan
+
   assert {
     condition     = output.event_log_uri == "s3://${var.event_log_bucket}"
     error_message = "The event log is not in the bucket that was asked for."

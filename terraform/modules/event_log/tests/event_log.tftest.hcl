@@ -1,6 +1,8 @@
 # terraform test: what the module would create, with the provider mocked. No AWS is contacted.
 
 mock_provider "aws" {
+  override_during = plan # nothing is applied, so that nothing needs to be destroyed
+
   mock_resource "aws_s3_bucket" {
     defaults = { arn = "arn:aws:s3:::events-test" }
   }
@@ -13,6 +15,8 @@ variables {
 }
 
 run "history_is_kept" {
+  command = plan
+
   assert {
     condition     = aws_s3_bucket_versioning.log.versioning_configuration[0].status == "Enabled"
     error_message = "Versioning is off: an overwrite destroys what it replaces."
@@ -32,12 +36,14 @@ run "history_is_kept" {
   }
 
   assert {
-    condition     = !aws_s3_bucket.log.force_destroy
-    error_message = "By default, destroy would delete the events."
+    condition     = aws_s3_bucket.log.force_destroy != true
+    error_message = "Deleting the bucket would delete the events first."
   }
 }
 
 run "lifecycle_removes_only_waste" {
+  command = plan
+
   assert {
     condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.log.rule : rule.status == "Enabled"])
     error_message = "A lifecycle rule is switched off."
@@ -69,6 +75,8 @@ run "lifecycle_removes_only_waste" {
 }
 
 run "nothing_is_public" {
+  command = plan
+
   assert {
     condition = alltrue([
       aws_s3_bucket_public_access_block.log.block_public_acls,
@@ -86,6 +94,8 @@ run "nothing_is_public" {
 }
 
 run "bucket_policy" {
+  command = plan
+
   assert {
     condition = contains(jsondecode(aws_s3_bucket_policy.log.policy).Statement, {
       Sid       = "DenyInsecureTransport"
@@ -117,6 +127,8 @@ run "bucket_policy" {
 }
 
 run "writer_appends_and_cannot_erase" {
+  command = plan
+
   # The exact grants, so that a wildcard or an added action fails as well as a named one.
   assert {
     condition = [for s in jsondecode(output.writer_policy_json).Statement : [s.Action, s.Resource] if s.Effect == "Allow"] == [
@@ -147,6 +159,8 @@ run "writer_appends_and_cannot_erase" {
 }
 
 run "reader_only_reads" {
+  command = plan
+
   assert {
     condition = [for s in jsondecode(output.reader_policy_json).Statement : [s.Effect, s.Action, s.Resource]] == [
       ["Allow", ["s3:ListBucket", "s3:ListBucketVersions"], ["arn:aws:s3:::events-test"]],
@@ -157,6 +171,8 @@ run "reader_only_reads" {
 }
 
 run "encrypts_with_s3_keys_by_default" {
+  command = plan
+
   assert {
     condition     = one(aws_s3_bucket_server_side_encryption_configuration.log.rule).apply_server_side_encryption_by_default[0].sse_algorithm == "AES256"
     error_message = "Without a KMS key, objects are not encrypted with keys managed by S3."
@@ -164,6 +180,8 @@ run "encrypts_with_s3_keys_by_default" {
 }
 
 run "encrypts_with_a_given_key" {
+  command = plan
+
   variables {
     kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/test"
   }
