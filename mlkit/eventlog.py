@@ -111,6 +111,14 @@ def _same_payload(left: pl.DataFrame, right: pl.DataFrame, columns: list[str]) -
     return pl.DataFrame({c: left[c].eq_missing(right[c]) for c in columns}).select(pl.all_horizontal(pl.all())).to_series()
 
 
+def _stored(log: EventLog, suspects: pl.DataFrame) -> pl.DataFrame:
+    "The stored rows with these ids; looked for on their own days first, since a repeat has the time it had before."
+    wanted = pl.col("event_id").is_in(suspects["event_id"].implode())
+    days = pl.col("event_date").is_between(suspects["event_time"].min().date(), suspects["event_time"].max().date())
+    near = scan(log).filter(days, wanted).collect()
+    return near if near.height == suspects.height else scan(log).filter(wanted).collect()
+
+
 def _split(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int, pl.DataFrame]:
     "New rows; stored rows that were sent again; how many repeats in all; rows that contradict what is known."
     payload = [c for c in log.stream.fields if c != "event_id"]
@@ -123,7 +131,7 @@ def _split(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
         clash, repeats = again.filter(~same), int(same.sum())
     suspects = first.filter(pl.Series(log._known.maybe(first["event_id"])))
     if suspects.is_empty(): return first, pl.DataFrame(schema=log.schema), repeats, clash
-    stored = scan(log).filter(pl.col("event_id").is_in(suspects["event_id"].implode())).collect()
+    stored = _stored(log, suspects)
     twins = suspects.join(stored.select("event_id"), on="event_id", how="semi")
     match = twins.select("event_id").join(stored, on="event_id", how="left", maintain_order="left")
     same = _same_payload(twins, match, payload)

@@ -23,8 +23,8 @@ from .events import Stream
 from .features import FeatureSet, Series, Window, key_codes
 
 # %% auto #0
-__all__ = ['CHUNK', 'META', 'entity_bytes', 'series_bytes', 'Chunk', 'Reader', 'series_bytes_cached', 'StateError', 'OnlineStore',
-           'apply', 'load']
+__all__ = ['CHUNK', 'META', 'entity_bytes', 'series_bytes', 'Chunk', 'Reader', 'series_bytes_cached', 'StateError',
+           'state_folder', 'OnlineStore', 'apply', 'load']
 
 # %% ../nbs/05_online.ipynb #6126e07a
 CHUNK = 128  # most events in a chunk
@@ -145,6 +145,14 @@ class StateError(RuntimeError):
     "The online state is missing, or belongs to other features; the message says what to do."
 
 
+def state_folder(
+    workspace: Path,       # the workspace's folder
+    features: FeatureSet,
+) -> Path:                 # a folder of its own for every feature set, so that two can be live during a release
+    "Where the state of a feature set lies."
+    return Path(workspace)/"state"/features.hash
+
+
 class OnlineStore:
     "The state of one feature set in an LMDB folder."
     def __init__(
@@ -155,6 +163,7 @@ class OnlineStore:
         create: bool=False,
     ):
         self.features, self.folder = features, Path(folder)
+        if create: self.folder.mkdir(parents=True, exist_ok=True)
         if not create and not (self.folder/"data.mdb").exists(): raise StateError(f"no online state at {folder}: load it from the log with `mlkit state load`.")
         self.env = lmdb.open(str(folder), map_size=1 << 38, readonly=not write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
         with self.reader() as r: held = r.position().get("features")

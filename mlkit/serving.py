@@ -15,7 +15,7 @@ from prometheus_client import Counter, Histogram
 
 from .decisions import DecisionLog, Engine, answer, load_release
 from .events import Category, ContractError, Fixed, Flag, Key, Stream, Time, accept
-from .online import OnlineStore, StateError
+from .online import OnlineStore, StateError, state_folder
 from .settings import Settings, Workspace, active_workspace, load_settings
 
 # %% auto #0
@@ -126,14 +126,21 @@ def create_app(
 # %% ../nbs/12_serving.ipynb #ba1156f6
 class Housekeeping:
     "Scheduled garbage collection instead of surprising one."
-    def __init__(self, every: int=2000):
-        self.every, self.seen = every, 0
-        gc.collect(); gc.freeze(); gc.disable()
+    def __init__(self, every: int=2000): self.every, self.seen, self.settled = every, 0, False
+
+    def settle(self) -> None:
+        "Collect what start-up left and set the rest aside; from now on only the schedule collects."
+        if self.settled: return
+        gc.disable(); self.settled = True
+        self.tidy()
+
+    @staticmethod
+    def tidy() -> None: gc.collect(); gc.freeze()
 
     def __call__(self) -> None:
         "Count a request; collect when it is time, after the answer has gone out."
         self.seen += 1
-        if self.seen % self.every == 0: asyncio.get_running_loop().call_later(0.001, gc.collect)
+        if self.settled and self.seen % self.every == 0: asyncio.get_running_loop().call_later(0.001, self.tidy)
 
 # %% ../nbs/12_serving.ipynb #a0bc184e
 def build_engine(
@@ -143,7 +150,7 @@ def build_engine(
     "An engine on the active workspace."
     packed = load_release(release)
     workspace: Workspace = active_workspace(settings)
-    try: store = OnlineStore(packed.usecase.features, workspace/"state"/packed.usecase.features.hash)
+    try: store = OnlineStore(packed.usecase.features, state_folder(workspace.path, packed.usecase.features))
     except (StateError, OSError): store = None
     return Engine(packed, store, DecisionLog(workspace/"decisions"))
 
@@ -167,7 +174,9 @@ class Decisions:
         warm_up(self.engine)
         mounted.inner = create_app(self.engine, settings.max_body_kb)
 
-    async def __is_ready__(self) -> bool: return self.engine.store is not None
+    async def __is_ready__(self) -> bool:
+        mounted.inner.state.housekeeping.settle()
+        return self.engine.store is not None
 
 # %% ../nbs/12_serving.ipynb #242bbd57
 def warm_up(

@@ -87,10 +87,6 @@ resource "aws_s3_bucket_lifecycle_configuration" "log" {
     noncurrent_version_expiration {
       noncurrent_days = var.noncurrent_version_days
     }
-
-    expiration {
-      expired_object_delete_marker = true
-    }
   }
 }
 

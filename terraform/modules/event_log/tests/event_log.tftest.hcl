@@ -50,11 +50,7 @@ run "lifecycle_removes_only_waste" {
   }
 
   assert {
-    condition = alltrue(flatten([
-      for rule in aws_s3_bucket_lifecycle_configuration.log.rule : [
-        for expiration in rule.expiration : expiration.date == null && coalesce(expiration.days, 0) == 0
-      ]
-    ]))
+    condition     = alltrue([for rule in aws_s3_bucket_lifecycle_configuration.log.rule : length(rule.expiration) == 0])
     error_message = "A lifecycle rule expires current objects: events would be lost."
   }
 
