@@ -41,6 +41,7 @@ class Landing:
     logs: Logs
     store: OnlineStore
     footprint: Footprint
+    origin: str = "stream"   # content hash of the source, so that an event can be traced to it
     most: int = 1000
     pending: dict[type[Stream], list[dict[str, Any]]] = field(default_factory=dict)
     touched: set[tuple] = field(default_factory=set)
@@ -59,7 +60,7 @@ class Landing:
     def close(self) -> None:
         "Check and append to the log, then apply to the state; events that are in the log already are applied all the same."
         for stream, events in self.pending.items():
-            done = land(self.logs[stream], pl.DataFrame(events, schema=_raw_schema(stream)), f"stream/{secrets.token_hex(8)}")
+            done = land(self.logs[stream], pl.DataFrame(events, schema=_raw_schema(stream)), f"{self.origin}/stream/{secrets.token_hex(8)}")
             apply(self.store, stream, done.events)
             self.landed[stream.name] = self.landed.get(stream.name, 0) + done.new
             self.batches += 1
