@@ -74,6 +74,7 @@ class EventLog:
         self.stream, self.uri = stream, str(Path(folder)/stream.name)
         self.quarantine = Quarantine(Path(folder).parent/"quarantine"/stream.name)
         self._known, self._known_version = KnownIds(), -1
+        self._table: DeltaTable|None = None  # as of this writer's last commit
 
     @property
     def schema(self) -> dict[str, pl.DataType]:
@@ -155,8 +156,8 @@ def append(
     attempts: int=20,        # how often to try behind another writer
 ) -> Appended:
     "Append a batch exactly once."
-    for _ in range(attempts):
-        table = log.table()
+    for attempt in range(attempts):
+        table = log._table if attempt == 0 and log._table is not None else log.table()
         if table is not None and table.transaction_version(batch) is not None: return Appended(pl.DataFrame(schema=log.schema), repeated=True)
         _refresh(log, table)
         new, known, duplicates, conflicts = _split(log, frame)
@@ -164,9 +165,9 @@ def append(
         if new.is_empty(): return Appended(known.select(*log.schema), 0, duplicates, conflicts.height)
         start = (table.transaction_version("seq") or 0) if table is not None else 0
         rows = _stamp(log, new, batch, start)
-        version = _try_commit(log, table, rows, batch, start + rows.height)
-        if version is not None:
-            log._known.add(rows["event_id"]); log._known_version = version
+        written = _try_commit(log, table, rows, batch, start + rows.height)
+        if written is not None:
+            log._known.add(rows["event_id"]); log._known_version, log._table = written.version(), written
             return Appended(pl.concat([rows, known.select(*log.schema)]), rows.height, duplicates, conflicts.height)
     raise LogError(f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; try again, or run fewer writers.")
 
@@ -179,19 +180,19 @@ def _stamp(log: EventLog, new: pl.DataFrame, batch: str, start: int) -> pl.DataF
             .select(*log.schema))
 
 
-def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch: str, next_seq: int) -> int|None:
-    "One commit and its version; None where another writer was faster."
+def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch: str, next_seq: int) -> DeltaTable|None:
+    "One commit, and the table after it; None where another writer was faster."
     claims = _commit(AppTransaction("seq", next_seq), AppTransaction(batch, 1))
     try:
         if table is None:
             arrow = rows.clear().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
             table = DeltaTable.create(log.uri, Schema([DeltaField(f.name, f.type) for f in Schema.from_arrow(arrow).fields]), mode="ignore",
-                                      partition_by=["event_date"], configuration={"delta.appendOnly": "true"})
+                                      partition_by=["event_date"], configuration={"delta.appendOnly": "true", "delta.enableExpiredLogCleanup": "false"})
             if table.version() > 0: return None
         write_deltalake(table, rows, mode="append", commit_properties=claims)
     except CommitFailedError: return None
     except OSError as e: raise LogError(f"cannot write to {log.uri}: {e}. Nothing was appended; free space or fix the permissions, then run the same command again.") from e
-    return table.version()
+    return table
 
 # %% ../nbs/02_eventlog.ipynb #d56bb92a
 class Quarantine:
@@ -217,7 +218,7 @@ class Quarantine:
 
     def read(self) -> pl.DataFrame:
         "Everything in quarantine: `row` (JSON), `reason`, `batch_id`, `at`."
-        try: return pl.read_delta(self.uri)
+        try: return pl.read_delta(DeltaTable(self.uri))
         except TableNotFoundError: return pl.DataFrame(schema={"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME})
 
 # %% ../nbs/02_eventlog.ipynb #90da7bfe
@@ -243,7 +244,7 @@ def compact(
     if table is None: return 0
     before = len(table.file_uris())
     table.optimize.compact()
-    log._known_version = table.version() if log._known_version >= 0 else -1
+    log._table, log._known_version = None, -1
     return before - len(table.file_uris())
 
 # %% ../nbs/02_eventlog.ipynb #7421b46c

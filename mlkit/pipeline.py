@@ -217,7 +217,7 @@ def execute(status: Status, parameters: dict[str, Any], workspace: Workspace, ru
     os.environ["MLKIT_PROGRESS"] = str(progress)
     thread = threading.Thread(target=_watch, args=(progress, step, watcher, stop), daemon=True); thread.start()
     out = run_dir/f"{step.name}.ipynb"
-    try: papermill.execute_notebook(str(step.notebook), str(out), {**parameters, "workspace": workspace.name, "run_dir": str(run_dir)}, kernel_name="python3", progress_bar=False, cwd=str(step.notebook.parent))
+    try: papermill.execute_notebook(str(step.notebook), str(out), {**parameters, "workspace": workspace.name, "run_dir": str(run_dir)}, kernel_name="python3", progress_bar=False, cwd=str(step.notebook.parent), extra_arguments=["--log-level=CRITICAL"])
     except papermill.exceptions.PapermillExecutionError as e: raise StepFailed(f"{step.name} failed: {e.ename}: {e.evalue}\nThe executed notebook with the whole error: {out}\nMend the cause and run the same command again; it resumes at this step.") from None
     finally: stop.set(); thread.join(); progress.unlink(missing_ok=True); os.environ.pop("MLKIT_PROGRESS", None)
     path = _results(workspace)/f"{step.name}.json"

@@ -72,8 +72,8 @@ def package(
     manifest = write_release(settings.root/"release", registry.folder_of(chosen), usecase.policy, about, code_hash(settings.root))
     (workspace/"bentoml").mkdir(parents=True, exist_ok=True)
     if not (workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]).exists():
-        done = subprocess.run([sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], str(settings.root)], env=environment(workspace), capture_output=True, text=True)
-        if done.returncode: raise ReleaseError(f"bentoml build failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        done = subprocess.run([sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."], cwd=settings.root, env=environment(workspace), capture_output=True, text=True)
+        if done.returncode: raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
     return dict(manifest, bento=f"mlkit:{manifest['tag']}")
 
 # %% ../nbs/13_release.ipynb #ec4d1c21

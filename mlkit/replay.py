@@ -44,27 +44,27 @@ class Landing:
     origin: str = "stream"   # content hash of the source, so that an event can be traced to it
     most: int = 1000
     pending: dict[type[Stream], list[dict[str, Any]]] = field(default_factory=dict)
-    touched: set[tuple] = field(default_factory=set)
+    touched: dict[type[Stream], set[tuple]] = field(default_factory=dict)
     landed: dict[str, int] = field(default_factory=dict)
     batches: int = 0
 
     def add(self, stream: type[Stream], event: dict[str, Any]) -> None:
         "Take an event in."
         self.pending.setdefault(stream, []).append(event)
-        self.touched.update(self.footprint.written(stream, event))
+        self.touched.setdefault(stream, set()).update(self.footprint.written(stream, event))
 
     def before(self, request: dict[str, Any]) -> None:
-        "Close the batch if this request could see an event of it, or if it is full."
-        if any(r in self.touched for r in self.footprint.read(request)) or sum(map(len, self.pending.values())) >= self.most: self.close()
+        "Close the batches of which this request could see an event, and those that are full."
+        reads = self.footprint.read(request)
+        for stream in [s for s, events in self.pending.items() if len(events) >= self.most or not self.touched[s].isdisjoint(reads)]: self.close(stream)
 
-    def close(self) -> None:
+    def close(self, stream: type[Stream]) -> None:
         "Check and append to the log, then apply to the state; events that are in the log already are applied all the same."
-        for stream, events in self.pending.items():
-            done = land(self.logs[stream], pl.DataFrame(events, schema=_raw_schema(stream)), f"{self.origin}/stream/{secrets.token_hex(8)}")
-            apply(self.store, stream, done.events)
-            self.landed[stream.name] = self.landed.get(stream.name, 0) + done.new
-            self.batches += 1
-        self.pending.clear(); self.touched.clear()
+        events = self.pending.pop(stream); self.touched.pop(stream)
+        done = land(self.logs[stream], pl.DataFrame(events, schema=_raw_schema(stream)), f"{self.origin}/stream/{secrets.token_hex(8)}")
+        apply(self.store, stream, done.events)
+        self.landed[stream.name] = self.landed.get(stream.name, 0) + done.new
+        self.batches += 1
 
 
 def _raw_schema(stream: type[Stream]) -> dict[str, Any]:
@@ -138,6 +138,6 @@ def replay(
         landing.add(usecase.request, request)
         if n % 200 == 0: progress(n, total, f"{request['event_time']:%d %b %H:%M}")
     for _, _, stream, row in reversed(others): landing.add(stream, row)
-    landing.close()
+    for stream in list(landing.pending): landing.close(stream)
     done.landed, done.batches = dict(landing.landed), landing.batches
     return done

@@ -35,22 +35,24 @@ class Recipe:
     params: dict[str, Any] = field(default_factory=lambda: dict(START))
     imbalance: str = "none"          # none, or weight: positives weigh as much as negatives in sum
     seed: int = 0
+    increasing: tuple[str, ...] = () # features whose rise may never lower a tree model's score
 
 
 class TrainingError(ValueError):
     "There is nothing to learn from; the message says what is missing."
 
 # %% ../nbs/07_training.ipynb #3ca178ee
-def _fit_trees(recipe: Recipe, x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
+def _fit_trees(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
     import xgboost as xgb
+    monotone = dict(monotone_constraints=str(tuple(int(n in recipe.increasing) for n in names))) if recipe.increasing else {}
     params = dict(recipe.params); rounds = int(params.pop("n_estimators"))
     data = xgb.QuantileDMatrix(x, y, nthread=threads, max_bin=BOOSTER["max_bin"])
-    booster = xgb.train({**BOOSTER, **params, "scale_pos_weight": weight, "seed": recipe.seed, "nthread": threads}, data, rounds)
+    booster = xgb.train({**BOOSTER, **params, **monotone, "scale_pos_weight": weight, "seed": recipe.seed, "nthread": threads}, data, rounds)
     booster.set_param({"nthread": 1})
     return dict(booster=booster)
 
 
-def _fit_line(recipe: Recipe, x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
+def _fit_line(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
     mean, spread = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
@@ -59,7 +61,7 @@ def _fit_line(recipe: Recipe, x: np.ndarray, y: np.ndarray, weight: float, threa
     return dict(weights=line.coef_[0], mean=mean, spread=spread, intercept=float(line.intercept_[0]))
 
 
-def _fit_constant(recipe: Recipe, x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
+def _fit_constant(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
     share = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
     return dict(z=float(np.log(share/(1 - share))))
 
@@ -81,7 +83,7 @@ def fit(
     weight = float((y.size - y.sum())/y.sum()) if recipe.imbalance == "weight" else 1.0
     cls, fitter = _FITTERS[recipe.kind]
     model = cls(list(names), features_hash)
-    for name, value in fitter(recipe, matrix(frame, names), y, weight, threads).items(): setattr(model, name, value)
+    for name, value in fitter(recipe, names, matrix(frame, names), y, weight, threads).items(): setattr(model, name, value)
     return model
 
 # %% ../nbs/07_training.ipynb #b5f98202

@@ -46,6 +46,7 @@ class UseCase:
     review: Callable[[dict[str, Any], bool, datetime], dict[str, Any]]  # request, verdict, when -> a label event
     example: dict[str, Any] = field(default_factory=dict)               # a request as a client would send it
     invariances: tuple[Invariance, ...] = ()
+    increasing: tuple[str, ...] = ()                                    # features whose rise may never lower the score
 
     @property
     def streams(self) -> list[type[Stream]]: return list(dict.fromkeys([self.request, self.labels.stream, *self.features.streams]))

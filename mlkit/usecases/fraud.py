@@ -124,5 +124,6 @@ usecase = UseCase(
     cuts=dict(simulator=datetime(2025, 4, 11, tzinfo=UTC), handbook=datetime(2018, 8, 8, tzinfo=UTC)),
     simulate=simulate, review=reviewed,
     example=dict(event_id="p0000001", event_time="2025-04-11T10:15:00Z", customer_id=17, terminal_id=256, amount=57.16),
+    increasing=tuple(f"terminal_risk_{d}" for d in DAYS),
     invariances=(Invariance("a terminal with more known fraud is not safer", _riskier_terminal, "up"),),
 )

@@ -19,13 +19,8 @@ variable "region" {
 }
 
 variable "event_log_bucket" {
-  description = "Name of the event log's bucket, unique in all of S3."
+  description = "Name of the event log's bucket, unique in all of S3; the module checks its form, and the two numbers below."
   type        = string
-
-  validation {
-    condition     = length(var.event_log_bucket) <= 50
-    error_message = "event_log_bucket must be at most 50 characters; the module checks the rest."
-  }
 }
 
 variable "retention_days" {
