@@ -440,7 +440,7 @@ def trace_command(
     events = tree.add("raw events behind them")
     for stream, rows in t.events.items():
         branch = events.add(f"{stream}: {len(rows)} events, of the state up to seq {d['state'].get(stream)}")
-        for e in rows[-5:]: branch.add(f"{e['event_id']}  {e['event_time']:%Y-%m-%d %H:%M:%S}  seq {e['seq']}  batch {e['batch_id']}")
+        for row in rows[-5:]: branch.add(f"{row['event_id']}  {row['event_time']:%Y-%m-%d %H:%M:%S}  seq {row['seq']}  batch {row['batch_id']}")
     for s in t.sources: events.add(f"source file {s['path']}  BLAKE2b {s['hash']}")
     verdict = "[green]identical, bit for bit[/]" if t.reproduced else "[red]DIFFERENT[/]: " + ", ".join(k for k, v in t.replayed.items() if not v)
     tree.add(f"computed again from the raw events: {verdict if t.replayed else 'not possible, the decision was degraded'}")

@@ -128,7 +128,8 @@ class Engine:
         start = time.perf_counter()
         usecase = self.release.usecase
         request = accept(usecase.request, raw)
-        facts, degraded = shown(usecase, request), []
+        facts = shown(usecase, request)
+        degraded: list[str] = []
         values, state, probability, why = self._evaluate(request, degraded)
         if probability is None: routed = Routed(HUMAN, "high", 0.0, ["not all facts are at hand"])
         else: routed = route(self.release.policy, probability, facts[self.release.policy.exposure], {**facts, **values})

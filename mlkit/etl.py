@@ -139,7 +139,8 @@ class Logs:
         self,
         folder: Path|str,  # the workspace's folder; logs live in `folder/log`
     ):
-        self.folder, self._logs = Path(folder), {}
+        self.folder = Path(folder)
+        self._logs: dict[str, EventLog] = {}
 
     def __getitem__(self, stream: type[Stream]) -> EventLog:
         if stream.name not in self._logs: self._logs[stream.name] = EventLog(stream, self.folder/"log")

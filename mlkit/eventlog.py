@@ -233,7 +233,7 @@ def fingerprint(
     if until is not None:
         whole = until.replace(hour=0, minute=0, second=0, microsecond=0) == until
         files = files.filter(pl.col("day") < until.date() if whole else pl.col("day") <= until.date())
-    return f"{files['rows'].sum()}:{files['top'].max()}"
+    return ":".join(str(n) for n in files.select(pl.col("rows").sum(), pl.col("top").max()).row(0))
 
 
 def compact(

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 import polars as pl
@@ -285,7 +285,8 @@ def accept(
     request: dict[str, Any],  # field to raw value, as JSON gives it
 ) -> dict[str, Any]:          # field to stored value: exact integers, times in UTC
     "Check one event. Raises `ContractError` naming every field that is wrong."
-    values, wrong = {}, [f"{name}: unknown field" for name in request if name not in stream.fields]
+    values: dict[str, Any] = {}
+    wrong = [f"{name}: unknown field" for name in request if name not in stream.fields]
     for name, f in stream.fields.items():
         raw = request.get(name)
         if raw is None and f.optional: values[name] = None; continue

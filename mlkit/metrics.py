@@ -44,7 +44,9 @@ def reliability(
 def calibration_error(label: np.ndarray, score: np.ndarray, bins: int=10) -> float:
     "Expected calibration error over bins of equal size."
     r = reliability(label, score, bins)
-    return float(((r["said"] - r["happened"]).abs()*r["n"]).sum()/r["n"].sum()) if r.height else float("nan")
+    if not r.height: return float("nan")
+    gap, n = np.abs(r["said"].to_numpy() - r["happened"].to_numpy()), r["n"].to_numpy()
+    return float((gap*n).sum()/n.sum())
 
 # %% ../nbs/06a_metrics.ipynb #7018fe53
 def evaluate(

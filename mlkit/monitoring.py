@@ -19,7 +19,6 @@ from .etl import Logs
 from .eventlog import scan
 from .features import FeatureSet, offline
 from .metrics import reliability
-from .models import Model, matrix
 from .settings import replace_text
 from .usecase import UseCase
 
@@ -131,7 +130,7 @@ def picture_reliability(label: np.ndarray, score: np.ndarray) -> str:
     "What was said against what happened, on logarithmic axes."
     r = reliability(label, score, 15)
     figure, ax = _axes("Reliability", "probability said", "share that was positive")
-    low = max(1e-4, float(min(r["said"].min(), r["happened"].filter(r["happened"] > 0).min() or 1)))
+    low = max(1e-4, *(float(np.min(r[c].filter(r[c] > 0).to_numpy(), initial=1.0)) for c in ("said", "happened")))
     ax.plot([low, 1], [low, 1], color="0.7", lw=1, label="perfect"); ax.plot(r["said"].clip(low), r["happened"].clip(low), "o-", ms=4, label="served")
     ax.set_xscale("log"); ax.set_yscale("log"); ax.legend(frameon=False, fontsize=8)
     return _svg(figure)

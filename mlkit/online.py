@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -234,9 +234,9 @@ def apply(
 def _advance(txn: lmdb.Transaction, stream: type[Stream], features: str, seq: int, until: datetime) -> None:
     "Note how far the log has been applied."
     raw = txn.get(META)
-    meta = json.loads(bytes(raw)) if raw is not None else {"features": features, "seq": {}, "watermark": ""}
+    meta: dict[str, Any] = json.loads(bytes(raw)) if raw is not None else {"features": features, "seq": {}, "watermark": ""}
     meta["seq"][stream.name] = max(seq, meta["seq"].get(stream.name, -1))
-    meta["watermark"] = max(until.isoformat(), meta["watermark"])
+    meta["watermark"] = max(until.isoformat(), str(meta["watermark"]))
     txn.put(META, json.dumps(meta).encode())
 
 # %% ../nbs/05_online.ipynb #fc1ab3c2

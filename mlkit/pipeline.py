@@ -60,7 +60,7 @@ def parameters_of(path: Path) -> list[Parameter]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             kind = ast.unparse(node.annotation)
             if kind not in TYPES: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}.")
-            out.append(Parameter(node.target.id, kind, ast.literal_eval(node.value), lines[node.end_lineno - 1].partition("#")[2].strip()))
+            out.append(Parameter(node.target.id, kind, ast.literal_eval(node.value), lines[(node.end_lineno or 1) - 1].partition("#")[2].strip()))
     return out
 
 # %% ../nbs/17_pipeline.ipynb #5e7c834e

@@ -14,7 +14,6 @@ from typing import Any
 
 import orjson, polars as pl
 
-from .decisions import DecisionLog
 from .etl import Logs, land
 from .online import OnlineStore, StateError, apply, state_folder
 from .registry import audit, whoami

@@ -110,7 +110,7 @@ def create_app(
     usecase = engine.release.usecase
     app = FastAPI(title=f"{usecase.name} decisions", version=str(engine.release.about.get("tag", "")), description="Risk-based decisions: low risk is automatic, high risk goes to a human.")
     app.state.engine, app.state.max_body, app.state.housekeeping = engine, max_body_kb*1024, Housekeeping()
-    problems = {status: dict(description=why, content={"application/json": {"schema": PROBLEM}}) for status, why in {400: "not JSON", 413: "too large", 422: "breaks the contract; the detail names every field"}.items()}
+    problems: dict[int|str, dict[str, Any]] = {status: dict(description=why, content={"application/json": {"schema": PROBLEM}}) for status, why in {400: "not JSON", 413: "too large", 422: "breaks the contract; the detail names every field"}.items()}
     app.add_api_route("/decide", decide_route, methods=["POST"], summary="Decide one request",
         responses={200: dict(description="the decision", content={"application/json": {"schema": ANSWER}}), **problems},
         openapi_extra=dict(requestBody=dict(required=True, content={"application/json": dict(schema=request_schema(usecase.request, usecase.example))})))

@@ -5,7 +5,6 @@
 # %% ../nbs/06_splits.ipynb #228ad4d4
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from .usecase import UseCase
 # %% auto #0
 __all__ = ['remember_source', 'sources', 'events_behind', 'Trace', 'again', 'trace']
 
-# %% ../nbs/16_trace.ipynb #3423facb
+# %% ../nbs/16_trace.ipynb #d7c71089
 def remember_source(folder: Path, entry: dict[str, Any]) -> None:
     "Note a source file that was ingested: its hash, its name, when."
     known = {e["hash"] for e in sources(folder)}
@@ -40,7 +40,7 @@ def sources(folder: Path) -> list[dict[str, Any]]:
     path = folder/"sources.jsonl"
     return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
-# %% ../nbs/16_trace.ipynb #1b444b80
+# %% ../nbs/16_trace.ipynb #6361e517
 def events_behind(
     usecase: UseCase, logs: Logs,
     request: dict[str, Any],          # as stored: `events.accept` of what the client sent
@@ -72,7 +72,7 @@ class Trace:
     @property
     def reproduced(self) -> bool: return all(self.replayed.values())
 
-# %% ../nbs/16_trace.ipynb #8d7f98f2
+# %% ../nbs/16_trace.ipynb #71951f0d
 def again(usecase: UseCase, decision: dict[str, Any], request: dict[str, Any], events: dict[type[Stream], pl.DataFrame], model: Model, policy: Policy) -> dict[str, bool]:
     "Recompute a decision from raw events: are features, probability and route the same?"
     requests = pl.DataFrame([request], schema=usecase.request.schema())
@@ -85,7 +85,7 @@ def again(usecase: UseCase, decision: dict[str, Any], request: dict[str, Any], e
     return dict(features=compare(served, frame, names)["different"] == 0, probability=probability == decision["probability"],
                 route=(routed.route, routed.because) == (decision["route"], decision["because"]))
 
-# %% ../nbs/16_trace.ipynb #e408f74a
+# %% ../nbs/16_trace.ipynb #f65c2739
 def trace(
     folder: Path,                          # the workspace
     usecase: UseCase, logs: Logs,
