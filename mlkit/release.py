@@ -5,12 +5,14 @@
 # %% ../nbs/13_release.ipynb #532e4f4f
 from __future__ import annotations
 
-import errno, hashlib, http.client, json, os, shutil, signal, socket, subprocess, sys, time
+import errno, fcntl, hashlib, http.client, json, os, shutil, signal, socket, subprocess, sys, time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import bentoml  # noqa: F401  (the service is run by it)
+import psutil
 
 from .models import model_digest
 from .policy import Policy, save_policy
@@ -20,7 +22,7 @@ from .usecase import UseCase
 
 # %% auto #0
 __all__ = ['ReleaseError', 'code_hash', 'write_release', 'environment', 'package', 'Running', 'running', 'check_port', 'get',
-           'serve_command', 'start', 'stop', 'switch']
+           'serve_command', 'start', 'kill', 'stop', 'switch']
 
 # %% ../nbs/13_release.ipynb #46206435
 class ReleaseError(RuntimeError):
@@ -60,7 +62,15 @@ def environment(workspace: Workspace, **more: str) -> dict[str, str]:
     "The environment in which BentoML is called: its store in the workspace, no telemetry."
     return {**os.environ, "BENTOML_HOME": str(workspace/"bentoml"), "BENTOML_DO_NOT_TRACK": "true", "DO_NOT_TRACK": "true", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
 
-# %% ../nbs/13_release.ipynb #50035c0d
+# %% ../nbs/13_release.ipynb #ab7036e0
+@contextmanager
+def _packing(root: Path) -> Iterator[None]:
+    "One at a time: `release/` is what `bentoml build` takes."
+    with open(root/".release.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def package(
     settings: Settings, workspace: Workspace, usecase: UseCase, registry: Registry,
     version: int|None=None,  # default: the champion
@@ -69,11 +79,12 @@ def package(
     chosen = version if version is not None else registry.holder("champion")
     if chosen is None: raise ReleaseError("there is no champion to package; promote a model first.")
     about = dict(name=usecase.name, usecase=settings.usecase, model_version=chosen, run=registry.run_of(chosen))
-    manifest = write_release(settings.root/"release", registry.folder_of(chosen), usecase.policy, about, code_hash(settings.root))
     (workspace/"bentoml").mkdir(parents=True, exist_ok=True)
-    if not (workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]).exists():
-        done = subprocess.run([sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."], cwd=settings.root, env=environment(workspace), capture_output=True, text=True)
-        if done.returncode: raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
+    with _packing(settings.root):
+        manifest = write_release(settings.root/"release", registry.folder_of(chosen), usecase.policy, about, code_hash(settings.root))
+        if not (workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]).exists():
+            done = subprocess.run([sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."], cwd=settings.root, env=environment(workspace), capture_output=True, text=True)
+            if done.returncode: raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
     return dict(manifest, bento=f"mlkit:{manifest['tag']}")
 
 # %% ../nbs/13_release.ipynb #ec4d1c21
@@ -142,12 +153,25 @@ def start(
     deadline = time.monotonic() + wait
     while get(service, "/readyz", 2)[0] != 200:
         if process.poll() is not None or time.monotonic() > deadline:
-            if process.poll() is None: os.killpg(process.pid, signal.SIGKILL)
+            ended = process.poll() is not None
+            kill(service)
             tail = (workspace/"logs"/"service.log").read_text(errors="replace")[-1500:]
-            raise ReleaseError(f"the service {'ended' if process.poll() is not None else f'was not ready within {wait:g} s'}; the end of {workspace/'logs'/'service.log'}:\n{tail}")
+            raise ReleaseError(f"the service {'ended' if ended else f'was not ready within {wait:g} s'}; the end of {workspace/'logs'/'service.log'}:\n{tail}")
         time.sleep(0.1)
     replace_text(workspace/"service.json", json.dumps(asdict(service)))
     return service
+
+
+def kill(
+    service: Running,
+) -> None:
+    "End a service and its workers at once, without mercy; BentoML's workers are in process groups of their own."
+    try: family = [*psutil.Process(service.pid).children(recursive=True), psutil.Process(service.pid)]
+    except psutil.NoSuchProcess: return
+    for process in family:
+        try: process.kill()
+        except psutil.NoSuchProcess: pass
+    psutil.wait_procs(family, timeout=5)
 
 
 def stop(
@@ -167,7 +191,7 @@ def stop(
             try: os.kill(service.pid, 0)
             except OSError: return True
         time.sleep(0.05)
-    os.killpg(service.pid, signal.SIGKILL)
+    kill(service)
     return True
 
 # %% ../nbs/13_release.ipynb #3eb6593f

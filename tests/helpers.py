@@ -118,7 +118,7 @@ def numbered(frame: pl.DataFrame) -> pl.DataFrame:
 
 def merged(world: dict[type[Stream], pl.DataFrame]) -> list[tuple[type[Stream], pl.DataFrame]]:
     "All events of all streams, one row each, in order of time."
-    rows = [(frame["event_time"][i], stream, frame[i:i+1]) for stream, frame in world.items() for i in range(frame.height)]
+    rows = [(at, stream, frame[i:i+1]) for stream, frame in world.items() for i, at in enumerate(frame["event_time"].to_list())]
     return [(stream, row) for _, stream, row in sorted(rows, key=lambda r: r[0])]
 
 # %% Comparison
