@@ -290,6 +290,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlkit.pipeline._settle': ('pipeline.html#_settle', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline._watch': ('pipeline.html#_watch', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline.begin': ('pipeline.html#begin', 'mlkit/pipeline.py'),
+                                'mlkit.pipeline.check_names': ('pipeline.html#check_names', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline.check_parameters': ('pipeline.html#check_parameters', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline.digest': ('pipeline.html#digest', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline.execute': ('pipeline.html#execute', 'mlkit/pipeline.py'),

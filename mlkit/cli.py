@@ -86,7 +86,7 @@ def _outside(settings: Settings, workspace: Workspace) -> Callable[[str, dict[st
             source = parameters.get("source") or (ingested or {}).get("source", "simulator")
             if source == "simulator": return "simulator"
             from mlkit.etl import source_hash
-            return source_hash(settings.root/source) if (settings.root/source).exists() or any(c in str(source) for c in "*?[") or "source" in parameters else "missing"
+            return source_hash(settings.root/source)
         if ingested is None: return "missing"
         from mlkit.etl import Logs
         from mlkit.eventlog import fingerprint
@@ -191,7 +191,7 @@ def _prepare(settings: Settings, steps: list[Step], source: str|None, pairs: lis
         if not equals: raise PipelineError(f"-p {pair}: write name=value.")
         given[name] = value
     if source is not None: given["source"] = source
-    if given.get("source", "simulator") != "simulator": given["source"] = _found(settings, given["source"])
+    if given.get("source", "simulator") != "simulator": given["source"] = _found(given["source"])
     renamed = {"source", "customers", "terminals", "days", "seed", "drift"} & set(given)
     try: workspace = active_workspace(settings)
     except SettingsError: workspace = Workspace(settings.home, "simulator")
@@ -209,10 +209,12 @@ def _prepare(settings: Settings, steps: list[Step], source: str|None, pairs: lis
     return workspace, parameters
 
 
-def _found(settings: Settings, source: str) -> str:
-    "A source relative to where the command was called, as an absolute path."
-    here = Path(source).expanduser()
-    return str(here if here.is_absolute() else (Path.cwd()/here).resolve())
+def _found(source: str) -> str:
+    "A source relative to where the command was called, as an absolute path; raises where there is no such file."
+    from mlkit.etl import source_files
+    here = Path.cwd()/Path(source).expanduser()
+    source_files(here)
+    return os.path.abspath(here)
 
 
 def _next_cut(workspace: Workspace) -> str:
@@ -252,7 +254,7 @@ def report_to_person(settings: Settings) -> None:
     console.print(table)
     d, l, q = s["decisions"], s["latency_ms"], s["parity"]
     console.print(f"decided: {d['automatic']:,} automatic, {d['human']:,} to a human, {d['degraded']:,} degraded; latency p50 {l['p50']:.1f} ms, p99 {l['p99']:.1f} ms")
-    console.print(f"parity: {q['compared']:,} served feature vectors compared with the offline frame, [{'red' if q['different'] else 'green'}]{q['different']:,} different[/]")
+    console.print(f"parity: {q['compared']:,} served feature vectors and scores compared with the offline ones, [{'red' if q['different'] or q['scores_different'] else 'green'}]{q['different']:,} vectors and {q['scores_different']:,} scores different[/]")
     here = lambda p: os.path.relpath(p, Path.cwd())
     console.print(f"\nreport   {here((settings.runs/'latest').resolve()/'report.html')}\nmlflow   mlflow ui --backend-store-uri sqlite:///{here(settings.home/s['workspace']/'mlflow.db')}\nservice  mlkit serve\ntrace    mlkit trace {s['example_decision']}\nreview   mlkit review list", soft_wrap=True)
 

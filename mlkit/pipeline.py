@@ -20,7 +20,7 @@ from .settings import Settings, Workspace, active_workspace, load_settings, repl
 # %% auto #0
 __all__ = ['TYPES', 'GIVEN', 'PipelineError', 'StepFailed', 'Parameter', 'notebook_cells', 'parameters_of', 'typed',
            'check_parameters', 'Step', 'load_pipeline', 'Running', 'begin', 'digest', 'package_digest', 'Status',
-           'status', 'Watcher', 'execute', 'must_run', 'run', 'seconds_by_step', 'plan']
+           'status', 'Watcher', 'execute', 'check_names', 'must_run', 'run', 'seconds_by_step', 'plan']
 
 # %% ../nbs/17_pipeline.ipynb #773a726e
 class PipelineError(ValueError):
@@ -233,6 +233,12 @@ def _settle(status: Status, workspace: Workspace, seconds: float) -> None:
     replace_text(path, json.dumps(done, indent=1))
 
 
+def check_names(steps: Sequence[Step], start: str, only: Sequence[str]) -> None:
+    "Raise where a step is asked for that is not there."
+    names = [s.name for s in steps]
+    if wrong := [n for n in [*only, *([start] if start else [])] if n not in names]: raise PipelineError(f"no step is called {', '.join(wrong)}; there are {', '.join(names)}.")
+
+
 def must_run(s: Status, force: bool=False, start: str="", only: Sequence[str]=()) -> list[str]:
     "Why a step runs, the options considered; empty: it does not."
     if only: return (s.why or ["asked for with --only"]) if s.step.name in only else []
@@ -248,8 +254,7 @@ def run(
     watcher: Watcher|None=None,
 ) -> dict[str, float]:   # seconds of the steps that ran
     "Run what must run, in order."
-    names = [s.name for s in steps]
-    if wrong := [n for n in [*only, *([start] if start else [])] if n not in names]: raise PipelineError(f"no step is called {', '.join(wrong)}; there are {', '.join(names)}.")
+    check_names(steps, start, only)
     code, ran, watcher = package_digest(settings.root), {}, watcher or Watcher()
     for step in steps:
         now = status(step, parameters[step.name], workspace, code, outside)
@@ -271,6 +276,7 @@ def seconds_by_step(steps: Sequence[Step], workspace: Workspace) -> dict[str, fl
 def plan(steps: list[Step], parameters: dict[str, dict[str, Any]], settings: Settings, workspace: Workspace, outside: Callable[[str, dict[str, Any]], str],
          force: bool=False, start: str="", only: Sequence[str]=()) -> Iterator[tuple[Step, list[str]]]:
     "Each step with the reasons why it would run; an empty list: up to date."
+    check_names(steps, start, only)
     code, unsure = package_digest(settings.root), set()
     for step in steps:
         why = must_run(status(step, parameters[step.name], workspace, code, outside), force, start, only)

@@ -85,6 +85,8 @@ def package(
         if not (workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]).exists():
             done = subprocess.run([sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."], cwd=settings.root, env=environment(workspace), capture_output=True, text=True)
             if done.returncode: raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
+    bento = workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]
+    if json.loads((bento/"src"/"release"/"manifest.json").read_text()) != manifest: raise ReleaseError(f"the bento at {bento} does not hold this release; delete it and package again.")
     return dict(manifest, bento=f"mlkit:{manifest['tag']}")
 
 # %% ../nbs/13_release.ipynb #ec4d1c21

@@ -52,7 +52,7 @@ def assert_parity(features: FeatureSet, world: dict[type[Stream], pl.DataFrame],
 
 def test_replay_of_simulated_payments(logs):
     "Several thousand simulated payments and their outcomes, one by one."
-    raw = simulator.simulate(customers=45, terminals=40, days=40, seed=3)
+    raw = simulator.simulate(customers=45, terminals=40, days=40, seed=4)
     world, rejected = to_events(fraud.SIMULATOR, raw.drop("scenario"))
     assert world[fraud.Transaction].height > 3000 and rejected.is_empty()
     frame = assert_parity(fraud.features, world, logs)

@@ -35,7 +35,7 @@ def test_the_run_leaves_a_report_and_a_summary_with_the_promised_figures(kit):
 
 
 def test_every_served_vector_equals_the_offline_frame(kit):
-    assert kit.summary["parity"] == dict(compared=300, different=0, by_feature={})
+    assert kit.summary["parity"] == dict(compared=300, different=0, by_feature={}, scores_different=0)
 
 
 def test_all_events_of_the_source_end_in_the_log_once(kit):

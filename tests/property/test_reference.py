@@ -1,0 +1,211 @@
+"The vectorised features against slow, obvious ones that share no code with them."
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import FEATURES, OVER, UTC, Outcome, Pay, assert_same_bits, worlds
+from mlkit.etl import to_events
+from mlkit.events import Category, ContractError, Fixed, Key, Stream
+from mlkit.features import FeatureSet, FeatureView, Online, offline, windows
+from mlkit.usecases import fraud
+
+LENGTH = {"1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7)}
+
+
+def window(events: list[dict], request: dict, keys: tuple[str, ...], over: str, own: bool, **where: Any) -> list[dict]:
+    "The events of (t − w, t) with the same keys that meet the conditions; the request itself where it is of that stream."
+    t = request["event_time"]
+    inside = [e for e in events if t - LENGTH[over] < e["event_time"] < t and all(e[k] == request[k] for k in keys)]
+    return [e for e in inside + [request]*own if all(e[k] == v for k, v in where.items())]
+
+
+def share(events: list[dict], flag: str, empty: float|None=None) -> float|None:
+    return sum(e[flag] for e in events)/len(events) if events else empty
+
+
+def money(events: list[dict]) -> float|None:
+    "Mean amount: total cents by count, then by a hundred."
+    return sum(e["amount"] for e in events)/len(events)/100 if events else None
+
+
+def gap(events: list[dict], request: dict) -> float|None:
+    "Seconds since the latest of the events."
+    return (request["event_time"] - max(e["event_time"] for e in events))/timedelta(microseconds=1)/1e6 if events else None
+
+
+def reference(request: dict, pays: list[dict], outcomes: list[dict]) -> dict[str, Any]:
+    "The aggregates of `helpers.FEATURES` for one request, event by event."
+    who, place, pair = ("who",), ("place",), ("who", "place")
+    row: dict[str, Any] = {}
+    for w in OVER:
+        mine, there = window(pays, request, who, w, own=True), window(pays, request, place, w, own=True)
+        told = window(outcomes, request, place, w, own=False, source="outcome")
+        row |= {f"who_n_{w}": len(mine), f"who_spend_{w}": money(mine), f"who_total_{w}": sum(e["amount"] for e in mine)/100,
+                f"who_gap_{w}": gap(window(pays, request, who, w, own=False), request),
+                f"place_web_{w}": share(there, "online"), f"place_seen_{w}": len(told), f"place_risk_{w}": share(told, "bad", 0.0)}
+    for w in ("1d", "7d"): row[f"pair_bad_{w}"] = float(sum(e["bad"] for e in window(outcomes, request, pair, w, own=False)))
+    return row | {
+        "who_cards_1d": len(window(pays, request, who, "1d", own=True, kind="card")),
+        "who_cash_7d": money(window(pays, request, who, "7d", own=True, kind="cash", online=False)),
+        "place_n_1d": len(window(pays, request, place, "1d", own=True)),
+        "place_known_7d": gap(window(outcomes, request, place, "7d", own=False), request),
+        "pair_n_7d": len(window(pays, request, pair, "7d", own=True)),
+        "pair_share_7d": share(window(outcomes, request, pair, "7d", own=False), "bad")}
+
+
+def assert_equals_reference(world: dict[type[Stream], pl.DataFrame]) -> None:
+    pays, told = world[Pay].to_dicts(), world[Outcome].to_dicts()
+    names = [f.name for f in FEATURES.features if f.series]
+    schema = {f.name: f.dtype for f in FEATURES.features if f.series}
+    expected = pl.DataFrame([{n: row[n] for n in names} for row in (reference(r, pays, told) for r in pays)], schema=schema, orient="row")
+    assert_same_bits(offline(FEATURES, world[Pay], world).select(names), expected)
+
+
+@settings(max_examples=150)
+@given(worlds(most=30))
+def test_generated_streams(world): assert_equals_reference(world)
+
+
+@settings(max_examples=40)
+@given(worlds(), st.lists(st.integers(-2**63, 2**63 - 1), min_size=3, max_size=3, unique=True))
+def test_keys_far_apart(world, keys):
+    "Integer keys from all over the 64 bits, where codes have to be found by a join."
+    names = dict(zip([1, 2, -9], keys))
+    assert_equals_reference({s: f.with_columns(pl.col("who").replace_strict(names, return_dtype=pl.Int64)) for s, f in world.items()})
+
+
+@pytest.mark.parametrize("keys", [1, 3000])
+def test_keys_in_blocks(keys):
+    "More keys times microseconds than 62 bits hold: counted in ranges of keys, with the same result."
+    first, last = datetime(1970, 1, 1, tzinfo=UTC), datetime(2099, 12, 31, tzinfo=UTC)
+    rows = [dict(event_id=f"{t}{k}{n}", event_time=t + timedelta(minutes=n), who=k, place="a", amount=k + n, online=False, kind="card")
+            for k in range(keys) for t in (first, last) for n in (0, 1)]
+    frame = pl.DataFrame(rows, schema=Pay.schema()).sample(fraction=1, shuffle=True, seed=1)
+    series = next(s for s in FEATURES.series if s.key == ("who",) and s.stream is Pay and not s.where)
+    since, answers = windows(series, frame, frame, [3_600_000_000])
+    second = frame["event_time"].dt.minute().to_numpy() == 1
+    n, totals = answers[3_600_000_000]
+    assert (n == second).all() and (totals["amount"] == (frame["amount"].to_numpy() - 1)*second).all() and (since[second] == 60_000_000).all()
+
+
+def test_totals_beyond_64_bits_are_an_error():
+    "Overflow is refused, never wrapped."
+    class Sum(Stream):
+        who = Key(); amount = Fixed(places=0, high=2**53)
+    class Who(FeatureView, key="who"):
+        total = Sum.sum("amount", over=["7d"])
+    n = 520
+    rows = pl.DataFrame(dict(event_id=[str(i) for i in range(n)], event_time=[datetime(2025, 1, 1, tzinfo=UTC) + timedelta(seconds=i) for i in range(n)], who=[1]*n, amount=[2**53]*n)).cast(Sum.schema())
+    with pytest.raises(OverflowError, match="amount"): offline(FeatureSet(Sum, [Who]), rows, {Sum: rows})
+
+
+class Visit(Stream):
+    "With fields that may be empty."
+    who = Key()
+    tip = Fixed(places=2, optional=True)
+    kind = Category(values=("a", "b"), optional=True)
+
+
+VISITS = pl.DataFrame([dict(event_id=str(i), event_time=datetime(2025, 1, 1, i, tzinfo=UTC), who=1, tip=None if i == 1 else 50, kind=None if i == 2 else "a") for i in range(4)], schema=Visit.schema())
+
+
+def test_mean_of_an_optional_measure_is_right_or_refused():
+    "A measure that may be missing: its mean is that of the values there are, or the definition is refused."
+    try: view = type("Who", (FeatureView,), {"tips": Visit.mean("tip", over=["1d"])}, key="who")
+    except ContractError: return
+    assert offline(FeatureSet(Visit, [view]), VISITS, {Visit: VISITS})["who_tips_1d"].to_list() == [0.5, 0.5, 0.5, 0.5]
+
+
+def test_entity_that_may_be_missing_is_refused():
+    "Nobody's events are nobody's past."
+    class Guest(Stream): who = Key(optional=True)
+    with pytest.raises(ContractError, match="who"): type("Who", (FeatureView,), {"n": Guest.count(over=["1d"])}, key="who")
+
+
+def test_condition_on_an_optional_field_is_not_met_where_it_is_missing():
+    view = type("Who", (FeatureView,), {"n": Visit.count(over=["1d"], where=dict(kind="a"))}, key="who")
+    found = offline(FeatureSet(Visit, [view]), VISITS, {Visit: VISITS})["who_n_1d"]
+    assert found.dtype == pl.Int64 and found.to_list() == [1, 2, 2, 3]
+
+
+def test_optional_measure_in_a_row_wise_feature_is_null_on_both_sides():
+    features = FeatureSet(Visit, [type("Moment", (FeatureView,), {"double": pl.col("tip")*2})])
+    assert offline(features, VISITS, {})["double"].to_list() == [1.0, None, 1.0, 1.0]
+    assert [Online(features)(r, None)["double"] for r in VISITS.to_dicts()] == [1.0, None, 1.0, 1.0]
+
+
+# %% The handbook's fifteen features
+
+DAYS = 60
+SECOND = 1_000_000
+DAY = 86_400*SECOND
+
+
+class Past:
+    "Times (µs, sorted) with running totals of one entity."
+    def __init__(self, events: list[tuple[int, int]]):
+        events.sort()
+        self.times, self.totals = [t for t, _ in events], [0]
+        for _, value in events: self.totals.append(self.totals[-1] + value)
+
+    def __call__(self, after: int, until: int) -> tuple[int, int]:
+        "Count and total of (after, until]."
+        a, b = bisect_right(self.times, after), bisect_right(self.times, until)
+        return b - a, self.totals[b] - self.totals[a]
+
+    def at(self, t: int) -> int: return bisect_right(self.times, t) - bisect_left(self.times, t)
+
+
+def past_of(rows: list[tuple], key: int, value: int) -> dict[int, Past]:
+    "One `Past` for each value of a column."
+    events = defaultdict(list)
+    for row in rows: events[row[key]].append((row[0], row[value]))
+    return {k: Past(v) for k, v in events.items()}
+
+
+@pytest.fixture(scope="module")
+def published(handbook) -> tuple[pl.DataFrame, list[tuple], list[tuple]]:
+    "All payments of the first days, as the file has them, as rows (µs, customer, terminal, cents, fraud, id); those of every twentieth customer."
+    raw = pl.scan_parquet(handbook).filter(pl.col("TX_DATETIME") < datetime(2018, 4, 1) + timedelta(days=DAYS)).collect()
+    cents = [round(Fraction(amount)*100) for amount in raw["TX_AMOUNT"]]  # some are a product, as 33.199999999999996
+    rows = list(zip(raw["TX_DATETIME"].dt.timestamp("us").to_list(), raw["CUSTOMER_ID"], raw["TERMINAL_ID"], cents, raw["TX_FRAUD"], raw["TRANSACTION_ID"]))
+    return raw, rows, [r for r in rows if r[1] % 20 == 0]
+
+
+def close(value: float, exact: Fraction) -> bool:
+    "Within two roundings of the exact value."
+    return abs(Fraction(value) - exact) <= abs(exact)*Fraction(2, 2**52)
+
+
+def test_handbook_features(published):
+    "The definition of the Fraud Detection Handbook, for all its payments but those tied to another one to the second."
+    raw, rows, asked = published
+    world, rejected = to_events(fraud.HANDBOOK, raw)
+    assert rejected.is_empty()
+    requests = world[fraud.Transaction].filter(pl.col("customer_id") % 20 == 0)
+    ours = offline(fraud.features, requests, world).to_dicts()
+    customers, terminals = past_of(rows, 1, 3), past_of(rows, 2, 4)
+    same_moment = Counter((r[0], r[1]) for r in rows)
+    ties, wrong = 0, []
+    assert [r["event_id"] for r in ours] == [str(r[5]) for r in asked] and len(asked) > 20_000
+    for (t, customer, terminal, cents, _, event_id), got in zip(asked, ours):
+        if same_moment[t, customer] > 1 or terminals[terminal].at(t - 7*DAY): ties += 1; continue
+        moment = datetime(1970, 1, 1) + timedelta(microseconds=t)
+        good = close(got["amount"], Fraction(cents, 100)) and got["weekend"] == (moment.weekday() >= 5) and got["night"] == (moment.hour <= 6)
+        for days in (1, 7, 30):
+            n, total = customers[customer](t - days*DAY, t)
+            seen, frauds = terminals[terminal](t - (7 + days)*DAY, t - 7*DAY)
+            good &= got[f"customer_n_{days}d"] == n and close(got[f"customer_spend_{days}d"], Fraction(total, 100*n))
+            good &= got[f"terminal_seen_{days}d"] == seen and close(got[f"terminal_risk_{days}d"], Fraction(frauds, seen) if seen else Fraction(0))
+        if not good: wrong.append(event_id)
+    assert not wrong, f"{len(wrong)} of {len(asked)} rows, the first: {wrong[:3]}"
+    assert ties <= len(asked)/5000, f"{ties} ties in {len(asked)} rows: so many should not be left out"
