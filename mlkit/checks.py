@@ -15,11 +15,11 @@ import polars as pl
 
 from .features import FeatureSet
 from .metrics import calibration_error
-from .models import Model, ModelError, load_model, matrix, row, save_model
-from .training import Backtest
+from .models import Model, ModelError, load_model, logistic, matrix, row, save_model
+from .training import Backtest, calibration
 
 # %% auto #0
-__all__ = ['Check', 'check_model', 'check_invariances', 'gates']
+__all__ = ['Check', 'check_model', 'check_invariances', 'calibration_out_of_time', 'gates']
 
 # %% ../nbs/08_checks.ipynb #fe2c7eda
 @dataclass(frozen=True)
@@ -82,20 +82,27 @@ def check_invariances(
         done.append(Check(rule.name, not wrong.any(), detail))
     return done
 
-# %% ../nbs/08_checks.ipynb #721adcbc
+# %% ../nbs/08_checks.ipynb #17b3ebfb
+def calibration_out_of_time(
+    candidate: Backtest,
+) -> float:               # expected calibration error on the latest fold
+    "How far off a calibration fitted on the earlier folds is on the latest: a calibrator is never judged on the rows it was fitted on."
+    latest = candidate.fold == 0
+    if latest.all(): raise ValueError("calibration cannot be judged on a single fold; give the plan two or more, or a longer history.")
+    a, b = calibration(candidate.margins[~latest], candidate.labels[~latest])
+    return calibration_error(candidate.labels[latest], np.array([logistic(a*z + b) for z in candidate.margins[latest].tolist()]))
+
+
 def gates(
     checks: Sequence[Check],
     candidate: Backtest,
-    calibration: tuple[float, float],  # the candidate's
     baseline: Backtest,                # the constant
     champion: Backtest|None=None,      # the current champion's recipe on the same folds
     tolerance: float=0.02,             # AP that a candidate may fall short of the champion
     most_ece: float=0.02,              # largest expected calibration error out of time
 ) -> list[Check]:
     "May the candidate replace the champion?"
-    a, b = calibration
-    said = 1/(1 + np.exp(-(a*candidate.margins + b)))
-    ece, ap = calibration_error(candidate.labels, said), candidate.mean("ap")
+    ece, ap = calibration_out_of_time(candidate), candidate.mean("ap")
     done = [Check("keeps the model contract", all(c.passed for c in checks), "; ".join(c.name for c in checks if not c.passed) or f"{len(checks)} checks"),
             Check("better than the base rate", ap > baseline.mean("ap"), f"AP {ap:.3f} against {baseline.mean('ap'):.3f}"),
             Check("calibrated out of time", ece <= most_ece, f"expected calibration error {ece:.4f}, limit {most_ece:g}")]

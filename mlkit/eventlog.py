@@ -207,14 +207,18 @@ class Quarantine:
     ) -> int:                  # rows now in quarantine from this batch
         "Keep rows with their reason, once per batch."
         if rows.is_empty(): return 0
-        try: table = DeltaTable(self.uri)
-        except TableNotFoundError: table = None
-        if table is not None and table.transaction_version(batch) is not None: return rows.height
         why = pl.lit(reason) if reason else pl.col("reason")
         raw = pl.struct(pl.all().exclude("reason").cast(pl.String, strict=False)).struct.json_encode()
         kept = rows.select(raw.alias("row"), why.alias("reason"), pl.lit(batch).alias("batch_id"), pl.lit(datetime.now(timezone.utc), TIME).alias("at"))
-        write_deltalake(self.uri, kept, mode="append", commit_properties=_commit(AppTransaction(batch, 1)))
-        return rows.height
+        for _ in range(20):
+            try: table = DeltaTable(self.uri)
+            except TableNotFoundError: table = None
+            if table is not None and table.transaction_version(batch) is not None: return rows.height
+            try:
+                write_deltalake(table or self.uri, kept, mode="append", commit_properties=_commit(AppTransaction(batch, 1)))
+                return rows.height
+            except CommitFailedError: continue
+        raise LogError(f"{self.uri}: 20 attempts to keep {rows.height} refused rows met other writers each time; nothing was appended, run the same command again.")
 
     def read(self) -> pl.DataFrame:
         "Everything in quarantine: `row` (JSON), `reason`, `batch_id`, `at`."

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import polars as pl
 
 from .events import Stream
 
 # %% auto #0
-__all__ = ['Plan', 'LabelRule', 'known_labels', 'labelled', 'drop_known_positives']
+__all__ = ['Plan', 'LabelRule', 'known_labels', 'labelled', 'learnable', 'drop_known_positives']
 
 # %% ../nbs/06_splits.ipynb #273d332e
 @dataclass(frozen=True)
@@ -40,17 +41,19 @@ class LabelRule:
     stream: type[Stream]
     refers: str   # field that holds the request's `event_id`
     value: str    # the flag to be predicted
+    early: tuple[str, Any]|None = None  # field and value of labels that count before the usual wait is over
 
 
 def known_labels(
     rule: LabelRule,
     labels: pl.DataFrame,         # stored label events, with `seq`
     at: datetime|None=None,       # what was known strictly before this moment; None: all that is known
-) -> pl.DataFrame:                # `event_id` of the request, `label`, `known_at`; one row a labelled request
+) -> pl.DataFrame:                # `event_id` of the request, `label`, `known_at`, `early`; one row a labelled request
     "The latest word on every request: a later label replaces an earlier one."
     seen = labels if at is None else labels.filter(pl.col("event_time") < at)
     return (seen.sort("event_time", "seq").unique(rule.refers, keep="last", maintain_order=True)
-            .select(pl.col(rule.refers).alias("event_id"), pl.col(rule.value).cast(pl.Boolean).alias("label"), pl.col("event_time").alias("known_at")))
+            .select(pl.col(rule.refers).alias("event_id"), pl.col(rule.value).cast(pl.Boolean).alias("label"), pl.col("event_time").alias("known_at"),
+                    (pl.lit(False) if rule.early is None else pl.col(rule.early[0]) == rule.early[1]).alias("early")))
 
 
 def labelled(
@@ -64,6 +67,16 @@ def labelled(
     "The rows that can be learned from, or judged on."
     inside = requests.filter(pl.col("event_time").is_between(start, end, closed="left"))
     return inside.join(known_labels(rule, labels, at), on="event_id", how="inner").sort("event_time", "event_id")
+
+def learnable(
+    rule: LabelRule, plan: Plan,
+    requests: pl.DataFrame,     # stored requests
+    labels: pl.DataFrame,       # stored label events
+    cut: datetime,
+) -> pl.DataFrame:              # as `labelled`
+    "What a model may learn from at a cut: the training window, and from the waiting time only what was labelled early on purpose."
+    known = labelled(rule, requests, labels, plan.train_start(cut), cut, at=cut)
+    return known.filter((pl.col("event_time") < cut - timedelta(days=plan.wait)) | pl.col("early"))
 
 # %% ../nbs/06_splits.ipynb #ea594b5c
 def drop_known_positives(

@@ -17,7 +17,7 @@ import polars as pl
 
 from .metrics import evaluate
 from .models import Constant, Linear, Model, Trees, matrix, save_model
-from .splits import LabelRule, Plan, drop_known_positives, labelled
+from .splits import LabelRule, Plan, drop_known_positives, labelled, learnable
 
 # %% auto #0
 __all__ = ['BOOSTER', 'START', 'Recipe', 'TrainingError', 'fit', 'Fold', 'training_frame', 'test_frame', 'folds', 'Backtest',
@@ -102,7 +102,7 @@ def training_frame(
     cut: datetime,
 ) -> pl.DataFrame:
     "What can be learned from at a cut."
-    return labelled(rule, requests, labels, plan.train_start(cut), cut, at=cut).join(features, on="event_id", how="inner", maintain_order="left", suffix="_feature")
+    return learnable(rule, plan, requests, labels, cut).join(features, on="event_id", how="inner", maintain_order="left", suffix="_feature")
 
 
 def test_frame(
@@ -135,6 +135,7 @@ class Backtest:
     by_fold: list[dict[str, float]]
     margins: np.ndarray  # out-of-time margins of all folds, shape (n,)
     labels: np.ndarray   # shape (n,)
+    fold: np.ndarray     # which fold a row is of, 0 the latest; shape (n,)
 
     def mean(self, metric: str) -> float: return float(np.mean([m[metric] for m in self.by_fold]))
     def spread(self, metric: str) -> float: return float(np.std([m[metric] for m in self.by_fold]))
@@ -153,7 +154,7 @@ def backtest(
         scores.append(evaluate(fold.test.with_columns(score=pl.Series(model.score(x))), entity))
         margins.append(model.margin(x)); labels.append(fold.test["label"].cast(pl.Int8).to_numpy())
         stop(i, float(np.mean([s["ap"] for s in scores])))
-    return Backtest(recipe, scores, np.concatenate(margins), np.concatenate(labels))
+    return Backtest(recipe, scores, np.concatenate(margins), np.concatenate(labels), np.repeat(np.arange(len(data)), [z.size for z in margins]))
 
 # %% ../nbs/07_training.ipynb #36119d94
 def calibration(

@@ -89,7 +89,7 @@ policy = Policy("fraud-1", max_probability=0.15, max_loss=50.0, exposure="amount
 ))
 
 # %% ../../nbs/usecases/fraud.ipynb #c41cc669
-LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud")
+LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", early=("source", "review"))
 UTC = timezone.utc
 
 

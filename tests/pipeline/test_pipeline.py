@@ -77,7 +77,7 @@ def test_a_step_runs_by_papermill_alone(kit, tmp_path):
 
 def test_a_failed_run_resumes_where_it_failed(kit, tmp_path):
     other = Kit(tmp_path)
-    said = other("run", *SMALL, expect=1)  # the gates refuse this tiny model, or it passes them and the next line holds
+    said = other("run", *SMALL, "-p", "kind=constant", expect=1)
     assert "05_promote failed" in said and "--override-gates" in said
     again = other("run", "--dry-run", *FORCED)
     assert re.search(r"03_train\s+no", again) and re.search(r"05_promote\s+yes", again)
