@@ -20,8 +20,8 @@ from .models import Constant, Linear, Model, Trees, matrix, save_model
 from .splits import LabelRule, Plan, drop_known_positives, labelled, learnable
 
 # %% auto #0
-__all__ = ['BOOSTER', 'START', 'Recipe', 'TrainingError', 'fit', 'Fold', 'training_frame', 'test_frame', 'folds', 'Backtest',
-           'backtest', 'calibration', 'tune', 'Trained', 'train', 'mlflow_client', 'record', 'model_card']
+__all__ = ['BOOSTER', 'START', 'Recipe', 'TrainingError', 'fit', 'Fold', 'with_features', 'training_frame', 'test_frame', 'folds',
+           'Backtest', 'backtest', 'calibration', 'tune', 'Trained', 'train', 'mlflow_client', 'record', 'model_card']
 
 # %% ../nbs/07_training.ipynb #de259797
 BOOSTER = dict(tree_method="hist", max_bin=1024, base_score=0.5, objective="binary:logistic")
@@ -95,6 +95,15 @@ class Fold:
     test: pl.DataFrame
 
 
+def with_features(
+    rows: pl.DataFrame,      # labelled requests, as stored: an amount is in cents here
+    features: pl.DataFrame,  # `event_id` and features: an amount is in its own unit here
+) -> pl.DataFrame:           # rows with their features; where both have a column, the feature's
+    "Put features beside labels. A stored column that shares its name with a feature gives way to it: a model must be trained on what it will be served."
+    shared = [c for c in features.columns if c in rows.columns and c != "event_id"]
+    return rows.drop(shared).join(features, on="event_id", how="inner", maintain_order="left")
+
+
 def training_frame(
     rule: LabelRule, plan: Plan,
     requests: pl.DataFrame, labels: pl.DataFrame,  # as stored in the log
@@ -102,7 +111,7 @@ def training_frame(
     cut: datetime,
 ) -> pl.DataFrame:
     "What can be learned from at a cut."
-    return learnable(rule, plan, requests, labels, cut).join(features, on="event_id", how="inner", maintain_order="left", suffix="_feature")
+    return with_features(learnable(rule, plan, requests, labels, cut), features)
 
 
 def test_frame(
@@ -114,7 +123,7 @@ def test_frame(
     "What a model trained at the cut is judged on."
     history = labelled(rule, requests, labels, plan.train_start(cut), plan.test_end(cut), at)
     test = drop_known_positives(history.filter(pl.col("event_time") >= cut), history, entity, plan.train_start(cut))
-    return test.join(features, on="event_id", how="inner", maintain_order="left", suffix="_feature")
+    return with_features(test, features)
 
 
 test_frame.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would otherwise collect
@@ -187,6 +196,7 @@ def tune(
 ) -> tuple[Recipe, list[dict[str, Any]]]:  # the best recipe; all trials
     "Search parameters on the folds; resumable."
     if recipe.kind != "xgboost" or trials <= 0: return recipe, []
+    warnings.filterwarnings("ignore", message="IProgress not found")
     import optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=f"sqlite:///{storage}", study_name=study_name, direction="maximize", load_if_exists=True,
