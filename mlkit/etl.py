@@ -78,8 +78,10 @@ def read_source(
         if kind == ".parquet": frame = pl.read_parquet(path)
         elif kind == ".csv": frame = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False)
         else: frame = _read_jsonl(path)
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError) as e:
-        raise SourceError(f"{path} cannot be read; is it truncated or damaged? ({str(e).splitlines()[0]})") from e
+    except SourceError: raise
+    except BaseException as e:  # Polars panics on some damaged files, and a panic is no Exception
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException": raise
+        raise SourceError(f"{path} cannot be read; is it truncated or damaged? ({(str(e).splitlines() or [type(e).__name__])[0]})") from e
     if frame.is_empty(): raise SourceError(f"{path} has no rows.")
     return frame
 
@@ -122,14 +124,14 @@ def find_format(
 def to_events(
     fmt: SourceFormat,
     raw: pl.DataFrame,                                             # as read from the file
-) -> tuple[dict[type[Stream], pl.DataFrame], pl.DataFrame]:        # events by stream; rows that break the contract, with reasons
+) -> tuple[dict[type[Stream], pl.DataFrame], dict[type[Stream], pl.DataFrame]]:  # events by stream; rows that break its contract, with reasons
     "Turn rows into events."
     named = raw.select(pl.col(c).alias(n) for c, n in fmt.columns.items())
-    rows, rejected = check(fmt.row, named)
-    events = {fmt.main: rows.select(list(fmt.main.fields))}
+    rows, refused = check(fmt.row, named)
+    events, rejected = {fmt.main: rows.select(list(fmt.main.fields))}, {fmt.main: refused}
     for stream, columns in fmt.derive.items():
         made = rows.lazy().select(**columns).filter(pl.col("event_time").is_not_null()).collect()
-        events[stream] = made.select(pl.col(n).cast(t) for n, t in stream.schema().items())
+        events[stream], rejected[stream] = check(stream, made)
     return events, rejected
 
 # %% ../nbs/03_etl.ipynb #397fa4d3
@@ -186,8 +188,8 @@ def ingest(
     for path, raw, fmt in mapped:
         name = content_hash(path)
         events, rejected = to_events(fmt, raw)
-        done.rows += raw.height; done.accepted += raw.height - rejected.height
-        done.quarantined += logs[fmt.main].quarantine.put(rejected, f"{name}/contract")
+        done.rows += raw.height; done.accepted += raw.height - rejected[fmt.main].height
+        for stream, refused in rejected.items(): done.quarantined += logs[stream].quarantine.put(refused, f"{name}/contract")
         for stream, frame in events.items():
             part = frame if since is None else frame.filter(pl.col("event_time") >= since)
             part = part if until is None else part.filter(pl.col("event_time") < until)

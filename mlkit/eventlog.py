@@ -9,12 +9,13 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
 from deltalake import Field as DeltaField
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import Transaction as AppTransaction
 
 from .events import TIME, Stream
@@ -64,6 +65,23 @@ class LogError(RuntimeError):
     "The log cannot be read or written; the message says why and what to do."
 
 
+def _unwritable(uri: str, e: Exception) -> LogError: return LogError(f"cannot write to {uri}: {e}. Nothing was appended; free space or fix the permissions, then run the same command again.")
+
+
+def _open(uri: str, version: int|None=None) -> DeltaTable|None:
+    "A Delta table; None where there is none yet."
+    try: return DeltaTable(uri, version=version)
+    except TableNotFoundError: return None
+
+
+def _lazy(table: DeltaTable) -> pl.LazyFrame:
+    "A table's rows. Delta writes paths as URIs and Polars reads them as they are, so a folder with a space or an umlaut in its name is read file by file."
+    files = table.file_uris()
+    if "://" in table.table_uri.removeprefix("file://") or not any("%" in f for f in files): return pl.scan_delta(table)
+    days = {c: pl.Date for c in table.metadata().partition_columns}
+    return pl.scan_parquet([unquote(f.removeprefix("file://")) for f in files], hive_partitioning=bool(days), hive_schema=days or None)
+
+
 class EventLog:
     "The append-only Delta table of one stream, partitioned by event date."
     def __init__(
@@ -83,8 +101,7 @@ class EventLog:
 
     def table(self, version: int|None=None) -> DeltaTable|None:
         "The Delta table, at a version or at its newest; None before the first append."
-        try: return DeltaTable(self.uri, version=version)
-        except TableNotFoundError: return None
+        return _open(self.uri, version)
 
     def version(self) -> int:
         "The newest version; -1 before the first append."
@@ -100,7 +117,7 @@ def scan(
     "The events of a log, in no particular order."
     table = log.table(version)
     if table is None: return pl.LazyFrame(schema=log.schema)
-    frame = pl.scan_delta(table)
+    frame = _lazy(table).select(list(log.schema))
     if until is not None: frame = frame.filter((pl.col("event_date") <= until.date()) & (pl.col("event_time") < until))
     if since is not None: frame = frame.filter((pl.col("event_date") >= since.date()) & (pl.col("event_time") >= since))
     return frame
@@ -145,7 +162,7 @@ def _refresh(log: EventLog, table: DeltaTable|None) -> None:
     version = -1 if table is None else table.version()
     if version == log._known_version: return
     log._known = KnownIds()
-    if table is not None: log._known.add(pl.scan_delta(table).select("event_id").collect()["event_id"])
+    if table is not None: log._known.add(_lazy(table).select("event_id").collect()["event_id"])
     log._known_version = version
 
 
@@ -191,7 +208,7 @@ def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch
             if table.version() > 0: return None
         write_deltalake(table, rows, mode="append", commit_properties=claims)
     except CommitFailedError: return None
-    except OSError as e: raise LogError(f"cannot write to {log.uri}: {e}. Nothing was appended; free space or fix the permissions, then run the same command again.") from e
+    except (OSError, DeltaError) as e: raise _unwritable(log.uri, e) from e
     return table
 
 # %% ../nbs/02_eventlog.ipynb #d56bb92a
@@ -205,25 +222,26 @@ class Quarantine:
         batch: str,
         reason: str|None=None, # the reason where it is the same for all rows
     ) -> int:                  # rows now in quarantine from this batch
-        "Keep rows with their reason, once per batch."
+        "Keep rows with their reason, once per batch; what a batch has kept already is not kept again."
         if rows.is_empty(): return 0
         why = pl.lit(reason) if reason else pl.col("reason")
         raw = pl.struct(pl.all().exclude("reason").cast(pl.String, strict=False)).struct.json_encode()
         kept = rows.select(raw.alias("row"), why.alias("reason"), pl.lit(batch).alias("batch_id"), pl.lit(datetime.now(timezone.utc), TIME).alias("at"))
         for _ in range(20):
-            try: table = DeltaTable(self.uri)
-            except TableNotFoundError: table = None
-            if table is not None and table.transaction_version(batch) is not None: return rows.height
-            try:
-                write_deltalake(table or self.uri, kept, mode="append", commit_properties=_commit(AppTransaction(batch, 1)))
-                return rows.height
+            table = _open(self.uri)
+            times = (table.transaction_version(batch) or 0) if table is not None else 0
+            missing = kept.join(self.read().filter(pl.col("batch_id") == batch), on="row", how="anti") if times else kept
+            if missing.is_empty(): return rows.height
+            try: write_deltalake(table or self.uri, missing, mode="append", commit_properties=_commit(AppTransaction(batch, times + 1)))
             except CommitFailedError: continue
+            except (OSError, DeltaError) as e: raise _unwritable(self.uri, e) from e
+            return rows.height
         raise LogError(f"{self.uri}: 20 attempts to keep {rows.height} refused rows met other writers each time; nothing was appended, run the same command again.")
 
     def read(self) -> pl.DataFrame:
         "Everything in quarantine: `row` (JSON), `reason`, `batch_id`, `at`."
-        try: return pl.read_delta(DeltaTable(self.uri))
-        except TableNotFoundError: return pl.DataFrame(schema={"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME})
+        if (table := _open(self.uri)) is not None: return _lazy(table).collect()
+        return pl.DataFrame(schema={"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME})
 
 # %% ../nbs/02_eventlog.ipynb #90da7bfe
 def fingerprint(

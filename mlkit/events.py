@@ -5,7 +5,7 @@
 # %% ../nbs/01_events.ipynb #2ee08490
 from __future__ import annotations
 
-import math
+import math, re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import polars as pl
 
 # %% auto #0
-__all__ = ['Problem', 'TIME', 'EARLIEST', 'LATEST', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category', 'Time',
-           'window_us', 'Aggregate', 'Stream', 'check', 'accept']
+__all__ = ['Problem', 'TIME', 'EARLIEST', 'LATEST', 'ISO', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category',
+           'Time', 'window_us', 'Aggregate', 'Stream', 'check', 'accept']
 
 # %% ../nbs/01_events.ipynb #65e56240
 class ContractError(ValueError):
@@ -55,7 +55,8 @@ class Field:
 
 # %% ../nbs/01_events.ipynb #ee871391
 def _number(name: str, given: pl.DataType) -> pl.Expr:
-    "A column of numbers or text as Float64; null where that fails, NaN kept."
+    "A column of numbers or text as Float64; null where that fails, NaN kept. Yes and no are no numbers."
+    if given == pl.Boolean: return pl.lit(None, pl.Float64)
     text = pl.col(name).str.strip_chars() if given == pl.String else pl.col(name)
     return text.cast(pl.Float64, strict=False)
 
@@ -92,6 +93,7 @@ class Fixed(Field):
         units = float(raw)*self.factor
         if not math.isfinite(units): raise ValueError("must be a finite number")
         whole = round(units)
+        if abs(whole) >= 2**53: raise ValueError("out of range")
         if abs(units - whole) >= 1e-4: raise ValueError(f"must have at most {self.places} decimals")
         if whole < round(self.low*self.factor): raise ValueError(f"must not be below {self.low:g}")
         if whole > round(self.high*self.factor): raise ValueError(f"must not be above {self.high:g}")
@@ -104,6 +106,7 @@ class Key(Field):
     dtype: ClassVar[Any] = pl.Int64
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
+        if given == pl.Boolean: return pl.lit(None, pl.Int64)
         if given.is_float(): return pl.when(pl.col(name) == pl.col(name).floor()).then(pl.col(name)).cast(pl.Int64, strict=False)
         return super().parse(name, given)
 
@@ -157,7 +160,11 @@ class Category(Field):
         if raw not in self.values: raise ValueError(f"must be one of {', '.join(self.values)}")
         return raw
 
-# %% ../nbs/01_events.ipynb #904d5b24
+# %% ../nbs/01_events.ipynb #8591868e
+# The one way to write a time, for files and requests alike: seconds are there, a fraction has at most six digits, an offset has hours and minutes.
+ISO = r"^\d{4}-\d{2}-\d{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?$".replace(r"\d", "[0-9]")
+
+
 @dataclass(frozen=True)
 class Time(Field):
     "A moment, to the microsecond, in UTC."
@@ -168,7 +175,8 @@ class Time(Field):
         if isinstance(given, pl.Datetime):
             return (c.dt.replace_time_zone("UTC") if given.time_zone is None else c.dt.convert_time_zone("UTC")).cast(TIME)
         if given == pl.String:
-            iso = c.str.strip_chars().str.replace(" ", "T").str.replace(r"Z$", "+00:00")
+            plain = c.str.strip_chars()
+            iso = pl.when(plain.str.contains(ISO)).then(plain).str.replace(" ", "T").str.replace(r"Z$", "+00:00")
             zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False).cast(TIME)
             naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False).dt.replace_time_zone("UTC")
             return pl.coalesce(zoned, naive)
@@ -179,6 +187,7 @@ class Time(Field):
 
     def value(self, raw: Any) -> datetime:
         if isinstance(raw, str):
+            if not re.fullmatch(ISO, raw := raw.strip()): raise ValueError("must be an ISO 8601 time such as 2025-04-11T10:15:00Z")
             try: raw = datetime.fromisoformat(raw)
             except ValueError: raise ValueError("must be an ISO 8601 time") from None
         if not isinstance(raw, datetime): raise ValueError("must be an ISO 8601 time")
@@ -212,9 +221,11 @@ class Aggregate:
         if not self.over: raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
         for column in self.where:
             if column not in self.stream.fields: raise ContractError(f"where: {self.stream.__name__} has no field {column!r}; it has {', '.join(self.stream.fields)}.")
+        if self.empty is not None: object.__setattr__(self, "empty", float(self.empty))
         if self.measure is None: return
         known = self.stream.fields.get(self.measure)
         if known is None: raise ContractError(f"{self.stream.__name__} has no measure {self.measure!r}; it has {', '.join(self.stream.fields)}.")
+        if known.optional: raise ContractError(f"{self.kind} of {self.measure!r}: it may be missing, and a sum over what is there would mean something else; aggregate over a stream of the events that have it.")
         if not known.summable: raise ContractError(f"{self.kind} of {self.measure!r}: a {type(known).__name__} cannot be summed; declare it Fixed(places) or Flag().")
 
 # %% ../nbs/01_events.ipynb #781058fc
@@ -292,6 +303,7 @@ def accept(
         if raw is None and f.optional: values[name] = None; continue
         if raw is None: wrong.append(f"{name}: missing"); continue
         try: values[name] = f.value(raw)
+        except OverflowError: wrong.append(f"{name}: out of range")
         except ValueError as e: wrong.append(f"{name}: {e}")
     if wrong: raise ContractError("; ".join(wrong))
     return values

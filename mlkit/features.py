@@ -18,10 +18,20 @@ import polars as pl
 from .events import Aggregate, ContractError, Fixed, Stream, window_us
 
 # %% auto #0
-__all__ = ['Window', 'Lookup', 'FeatureView', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all', 'key_codes', 'Totals',
-           'totals', 'windows', 'as_request', 'row_wise', 'FeatureSet', 'offline', 'micros', 'Online']
+__all__ = ['Window', 'Lookup', 'is_row_wise', 'FeatureView', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
+           'key_codes', 'Totals', 'totals', 'windows', 'as_request', 'row_wise', 'FeatureSet', 'offline', 'micros',
+           'Online']
 
-# %% ../nbs/04_features.ipynb #fc72564e
+# %% ../nbs/04_features.ipynb #1ea4d8b6
+def is_row_wise(
+    expr: pl.Expr,
+) -> bool:         # false for means, ranks, shifts, windows and whatever else looks at other rows
+    "Does an expression, with all its parts, need nothing but its own row?"
+    meta = expr.meta
+    if meta.is_literal() or meta.is_column(): return True
+    return meta.is_row_separable() and not meta.is_scalar() and all(is_row_wise(part) for part in meta.pop())
+
+
 class FeatureView:
     "Features of one entity; subclass it with `key=`, or without for row-wise features."
     key: ClassVar[tuple[str, ...]] = ()
@@ -32,9 +42,10 @@ class FeatureView:
         cls.members = {k: v for k, v in vars(cls).items() if isinstance(v, (Aggregate, pl.Expr))}
         for name, member in cls.members.items():
             if isinstance(member, Aggregate) and not cls.key: raise ContractError(f"{cls.__name__}.{name}: an aggregate needs an entity; write class {cls.__name__}(FeatureView, key=…).")
-            if isinstance(member, pl.Expr) and not member.meta.is_row_separable(): raise ContractError(f"{cls.__name__}.{name}: looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream.")
+            if isinstance(member, pl.Expr) and not is_row_wise(member): raise ContractError(f"{cls.__name__}.{name}: looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream.")
             for k in cls.key if isinstance(member, Aggregate) else ():
                 if k not in member.stream.fields: raise ContractError(f"{cls.__name__}.{name}: stream {member.stream.__name__} has no field {k!r} to group by.")
+                if member.stream.fields[k].optional: raise ContractError(f"{cls.__name__}.{name}: {k!r} may be missing in {member.stream.__name__}, and nobody's events are nobody's past; a key must not be optional.")
 
 # %% ../nbs/04_features.ipynb #54375367
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Series:
 
     def rows(self, events: pl.DataFrame) -> pl.DataFrame:
         "The events that this series counts."
-        return events.filter(*(pl.col(c) == v for c, v in self.where)) if self.where else events
+        return events.filter(*(pl.col(c).eq_missing(v) for c, v in self.where)) if self.where else events
 
     def counts(self, event: dict[str, Any]) -> bool:
         "Is this one event counted?"
@@ -221,7 +232,13 @@ def as_request(
     frame: pl.DataFrame,   # stored events: exact integers
 ) -> pl.DataFrame:         # what expressions see: `Fixed` measures as float64 in their own unit
     "Requests the way row-wise features see them."
-    return frame.with_columns(pl.Series(n, ratio(frame[n].cast(pl.Float64).to_numpy(), 1.0, float(f.factor))) for n, f in stream.fields.items() if isinstance(f, Fixed))
+    return frame.with_columns(_in_unit(frame[n], f) for n, f in stream.fields.items() if isinstance(f, Fixed))
+
+
+def _in_unit(stored: pl.Series, f: Fixed) -> pl.Series:
+    "Exact integers as float64 in the field's own unit; null stays null."
+    value = pl.Series(stored.name, ratio(stored.fill_null(0).to_numpy().astype(np.float64), 1.0, float(f.factor)))
+    return value.set(stored.is_null(), None) if stored.null_count() else value
 
 
 def row_wise(
@@ -230,11 +247,15 @@ def row_wise(
 ) -> pl.DataFrame:                # the frame with the expressions' columns added
     """Evaluate expressions so that a row's value does not depend on how many rows there are.
 
-    Polars divides a column by a number through its reciprocal, but not in a frame of a single row, where the last bit can then differ. So a single row is evaluated as two.
+    Polars divides a column by a number through its reciprocal, but a column of one row, or of one repeated value, is a scalar to it, and divided as one; the last bit can then differ. So columns are made whole, and a single row is evaluated as two.
     """
-    many = frame if frame.height != 1 else pl.concat([frame, frame], rechunk=True)
-    for level in levels: many = many.with_columns(level)
-    return many.head(frame.height)
+    if frame.height == 1: return _levels(pl.DataFrame({c: frame[c].to_list()*2 for c in frame.columns}, schema=frame.schema), levels).head(1)
+    return _levels(pl.DataFrame(frame.rechunk().get_columns()), levels)
+
+
+def _levels(frame: pl.DataFrame, levels: list[list[pl.Expr]]) -> pl.DataFrame:
+    for level in levels: frame = frame.with_columns(level)
+    return frame
 
 
 class FeatureSet:
@@ -336,7 +357,7 @@ def offline(
 def _own(features: FeatureSet, series: Series, requests: pl.DataFrame) -> np.ndarray|None:
     "1 where the request itself is counted by the series, 0 where its condition leaves it out; None for another stream."
     if series.stream is not features.request: return None
-    return requests.select(pl.all_horizontal(pl.lit(True), *(pl.col(c) == v for c, v in series.where)).cast(pl.Int64)).to_series().to_numpy()*np.ones(requests.height, np.int64)
+    return requests.select(pl.all_horizontal(pl.lit(True), *(pl.col(c).eq_missing(v) for c, v in series.where)).cast(pl.Int64)).to_series().to_numpy()*np.ones(requests.height, np.int64)
 
 # %% ../nbs/04_features.ipynb #94527a42
 Window = tuple[int, tuple[int, ...]]                                        # count, totals in the order of `series.measures`
@@ -387,7 +408,7 @@ class Online:
     def _rows(self, request: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         "Row-wise features, evaluated by Polars as offline."
         if self.rows:
-            given = {n: [request[n]/self.factors[n] if n in self.factors else request[n]] for n, _ in self.inputs}
-            frame = pl.DataFrame({**given, **{n: [values[n]] for n, _ in self.aggregates}}, schema=self.schema)
-            values.update(row_wise(frame, self.features.row_exprs).select(self.rows).row(0, named=True))
+            given = {n: ratio(float(request[n]), 1.0, self.factors[n]) if n in self.factors and request[n] is not None else request[n] for n, _ in self.inputs}
+            twice = pl.DataFrame({n: [v, v] for n, v in (*given.items(), *((n, values[n]) for n, _ in self.aggregates))}, schema=self.schema)
+            values.update(_levels(twice, self.features.row_exprs).select(self.rows).row(0, named=True))
         return {n: values[n] for n in self.features.names}

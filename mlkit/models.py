@@ -87,7 +87,7 @@ class Constant(Model):
 
     def margin(self, x: np.ndarray) -> np.ndarray: return np.full(len(x), self.z)
     def state(self) -> dict[str, Any]: return {"z": self.z}
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None: self.z = state["z"]
+    def load_extra(self, folder: Path, state: dict[str, Any]) -> None: self.z = float(state["z"])
 
 
 class Linear(Model):
@@ -104,13 +104,16 @@ class Linear(Model):
     def state(self) -> dict[str, Any]: return dict(weights=self.weights.tolist(), mean=self.mean.tolist(), spread=self.spread.tolist(), intercept=self.intercept)
     def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
         self.weights, self.mean, self.spread = (np.array(state[k]) for k in ("weights", "mean", "spread"))
-        self.intercept = state["intercept"]
+        self.intercept = float(state["intercept"])
+        for part in (self.weights, self.mean, self.spread):
+            if part.shape != (len(self.features),): raise ModelError(f"{len(self.features)} features, but {part.shape} weights")
 
 # %% ../nbs/06b_models.ipynb #cd41875d
 class Trees(Model):
     "Gradient-boosted trees (XGBoost), in its own binary format."
     kind = "xgboost"
     booster: Any = None
+    digest: str = ""  # of the booster's file
 
     def margin(self, x: np.ndarray) -> np.ndarray:
         return self.booster.inplace_predict(x, predict_type="margin").astype(np.float64)
@@ -119,12 +122,19 @@ class Trees(Model):
         import xgboost as xgb
         return self.booster.predict(xgb.DMatrix(x, nthread=1), pred_contribs=True)[:, :-1]
 
-    def save_extra(self, folder: Path) -> None: self.booster.save_model(folder/"booster.ubj")
+    def save_extra(self, folder: Path) -> None:
+        self.booster.save_model(folder/"booster.ubj")
+        self.digest = hashlib.blake2b((folder/"booster.ubj").read_bytes(), digest_size=16).hexdigest()
+
+    def state(self) -> dict[str, Any]: return {"booster.ubj": self.digest}
 
     def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
         import xgboost as xgb
+        self.digest = state["booster.ubj"]  # looked at first: XGBoost can crash the process on a damaged file
+        if hashlib.blake2b((folder/"booster.ubj").read_bytes(), digest_size=16).hexdigest() != self.digest: raise ModelError("booster.ubj is not the file that was saved")
         self.booster = xgb.Booster({"nthread": 1}); self.booster.load_model(folder/"booster.ubj")
         self.booster.set_param({"nthread": 1})
+        if self.booster.num_features() != len(self.features): raise ModelError(f"the trees have {self.booster.num_features()} features, model.json names {len(self.features)}")
 
 # %% ../nbs/06b_models.ipynb #1a008ba1
 def save_model(
@@ -136,7 +146,7 @@ def save_model(
     model.save_extra(folder)
     said = dict(format=1, kind=model.kind, features=model.features, features_hash=model.features_hash,
                 calibration=list(model.calibration), state=model.state(), about=model.about)
-    (folder/"model.json").write_text(json.dumps(said, indent=1, sort_keys=True))
+    (folder/"model.json").write_text(json.dumps(said, indent=1, sort_keys=True), encoding="utf-8")
     return model_digest(folder)
 
 
@@ -145,10 +155,20 @@ def load_model(
 ) -> Model:
     "Read a model. Raises `ModelError` saying what is wrong with the folder."
     folder = Path(folder)
-    try: said = json.loads((folder/"model.json").read_text())
-    except (OSError, json.JSONDecodeError) as e: raise ModelError(f"{folder} holds no readable model.json: {e}") from e
-    if said.get("format") != 1 or said.get("kind") not in Model.kinds: raise ModelError(f"{folder}: a model of format {said.get('format')} and kind {said.get('kind')!r}; known kinds: {', '.join(Model.kinds)}.")
-    model = Model.kinds[said["kind"]](said["features"], said["features_hash"], tuple(said["calibration"]), said["about"])
+    try: said = json.loads((folder/"model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e: raise ModelError(f"{folder} holds no readable model.json: {e}") from e
+    if not isinstance(said, dict): raise ModelError(f"{folder}: model.json is no description of a model.")
+    if said.get("format") != 1 or str(said.get("kind")) not in Model.kinds: raise ModelError(f"{folder}: a model of format {said.get('format')} and kind {said.get('kind')!r}; known kinds: {', '.join(Model.kinds)}.")
+    try: return _from_description(folder, said)
+    except Exception as e: raise ModelError(f"{folder} holds a damaged {said['kind']} model: {type(e).__name__}: {e}") from e
+
+
+def _from_description(folder: Path, said: dict[str, Any]) -> Model:
+    "The model that `model.json` describes; any exception means that it is damaged."
+    a, b = (float(c) for c in said["calibration"])
+    if not (math.isfinite(a) and math.isfinite(b)): raise ModelError("the calibration is not finite")
+    if not said["features"] or not all(isinstance(n, str) for n in said["features"]): raise ModelError("no names of features")
+    model = Model.kinds[said["kind"]](list(said["features"]), str(said["features_hash"]), (a, b), dict(said["about"]))
     model.load_extra(folder, said["state"])
     return model
 
