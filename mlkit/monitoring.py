@@ -120,8 +120,8 @@ def picture_pr(label: np.ndarray, scores: dict[str, np.ndarray]) -> str:
     figure, ax = _axes("Precision and recall", "recall", "precision")
     for name, s in scores.items():
         p, r, _ = precision_recall_curve(label, s)
-        every = max(1, len(p)//500)
-        ax.plot([*r[::every], r[-1]], [*p[::every], p[-1]], label=f"{name}, AP {average_precision_score(label, s):.3f}")
+        _, keep = np.unique(np.round(r, 3), return_index=True)
+        ax.plot(r[keep], p[keep], drawstyle="steps-pre", label=f"{name}, AP {average_precision_score(label, s):.3f}")
     ax.set_ylim(0, 1.02); ax.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
