@@ -93,10 +93,10 @@ class Fixed(Field):
         units = float(raw)*self.factor
         if not math.isfinite(units): raise ValueError("must be a finite number")
         whole = round(units)
-        if abs(whole) >= 2**53: raise ValueError("out of range")
         if abs(units - whole) >= 1e-4: raise ValueError(f"must have at most {self.places} decimals")
         if whole < round(self.low*self.factor): raise ValueError(f"must not be below {self.low:g}")
         if whole > round(self.high*self.factor): raise ValueError(f"must not be above {self.high:g}")
+        if abs(whole) >= 2**53: raise ValueError("out of range")
         return whole
 
 # %% ../nbs/01_events.ipynb #cf0e1ceb
