@@ -389,7 +389,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mlkit.serving.Housekeeping.__call__': ('serving.html#housekeeping.__call__', 'mlkit/serving.py'),
                                'mlkit.serving.Housekeeping.__init__': ('serving.html#housekeeping.__init__', 'mlkit/serving.py'),
                                'mlkit.serving.Housekeeping.settle': ('serving.html#housekeeping.settle', 'mlkit/serving.py'),
-                               'mlkit.serving.Housekeeping.tidy': ('serving.html#housekeeping.tidy', 'mlkit/serving.py'),
+                               'mlkit.serving.Housekeeping.sweep': ('serving.html#housekeeping.sweep', 'mlkit/serving.py'),
                                'mlkit.serving.Mounted': ('serving.html#mounted', 'mlkit/serving.py'),
                                'mlkit.serving.Mounted.__call__': ('serving.html#mounted.__call__', 'mlkit/serving.py'),
                                'mlkit.serving.TooLarge': ('serving.html#toolarge', 'mlkit/serving.py'),

@@ -33,7 +33,7 @@ review_app = typer.Typer(no_args_is_help=True, help="The queue of cases that a h
 rollback_app = typer.Typer(no_args_is_help=True, help="Go back to an earlier version; says who did it and why.")
 state_app = typer.Typer(no_args_is_help=True, help="The online state.")
 app.add_typer(review_app, name="review"); app.add_typer(rollback_app, name="rollback"); app.add_typer(state_app, name="state")
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 
 def _expected() -> tuple[type[Exception], ...]:
@@ -371,9 +371,11 @@ def review_list(
     settings, workspace, usecase = _here()
     if status not in ("open", "decided", "all"): raise PipelineError(f"--status {status}: open, decided or all.")
     queue = Queue(workspace.path)
-    table = Table("decision", "request", "time", "expected loss", "probability", "why", "verdict", box=None, header_style="dim")
+    table = Table(box=None, header_style="dim")
+    for name, options in dict(decision=dict(no_wrap=True), request={}, loss=dict(justify="right"), p={}, why={}, verdict={}).items(): table.add_column(name, **options)
     for c in cases(queue, status, most):
-        table.add_row(c["decision_id"], c["event_id"], c["event_time"][:16], f"{c['expected_loss']:,.2f}", "–" if c["probability"] is None else f"{c['probability']:.3f}", _escape("; ".join(c["decision"]["because"])), c["verdict"] or "")
+        why = "; ".join(reason.split(" is at or above")[0] for reason in c["decision"]["because"])
+        table.add_row(c["decision_id"], c["event_id"], f"{c['expected_loss']:,.2f}", "–" if c["probability"] is None else f"{c['probability']:.2f}", _escape(why), c["verdict"] or "")
     console.print(table)
     n = counts(queue)
     console.print(f"{n.get('open', 0):,} open, {n.get('decided', 0):,} decided.  mlkit review show ID, mlkit review decide ID --positive | --negative")
@@ -446,7 +448,7 @@ def trace_command(
     for s in t.sources: events.add(f"source file {s['path']}  BLAKE2b {s['hash']}")
     verdict = "[green]identical, bit for bit[/]" if t.reproduced else "[red]DIFFERENT[/]: " + ", ".join(k for k, v in t.replayed.items() if not v)
     tree.add(f"computed again from the raw events: {verdict if t.replayed else 'not possible, the decision was degraded'}")
-    console.print(tree, soft_wrap=True)
+    Console(highlight=False, width=max(console.width, 240)).print(tree)
 
 
 @app.command()

@@ -126,21 +126,22 @@ def create_app(
 # %% ../nbs/12_serving.ipynb #ba1156f6
 class Housekeeping:
     "Scheduled garbage collection instead of surprising one."
-    def __init__(self, every: int=2000): self.every, self.seen, self.settled = every, 0, False
+    def __init__(self): self.seen, self.settled = 0, False
 
     def settle(self) -> None:
         "Collect what start-up left and set the rest aside; from now on only the schedule collects."
         if self.settled: return
         gc.disable(); self.settled = True
-        self.tidy()
+        gc.collect(); gc.freeze()
 
-    @staticmethod
-    def tidy() -> None: gc.collect(); gc.freeze()
+    def sweep(self) -> None:
+        "The youngest objects; every hundredth time the middle-aged ones, and once in 20,000 requests all that is not set aside."
+        self.seen += 1
+        gc.collect(2 if self.seen % 20_000 == 0 else 1 if self.seen % 100 == 0 else 0)
 
     def __call__(self) -> None:
-        "Count a request; collect when it is time, after the answer has gone out."
-        self.seen += 1
-        if self.settled and self.seen % self.every == 0: asyncio.get_running_loop().call_later(0.001, self.tidy)
+        "Sweep once the answer has gone out."
+        if self.settled: asyncio.get_running_loop().call_later(0.0005, self.sweep)
 
 # %% ../nbs/12_serving.ipynb #a0bc184e
 def build_engine(
