@@ -78,13 +78,14 @@ class ReplayError(RuntimeError):
 
 class Client:
     "Asks the service for decisions."
-    def __init__(self, host: str, port: int, timeout: float=30):
+    def __init__(self, host: str, port: int, token: str="", timeout: float=30):
         self.connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def post(self, body: bytes) -> tuple[int, bytes]:
         for attempt in (1, 2):
             try:
-                self.connection.request("POST", "/decide", body, {"Content-Type": "application/json"})
+                self.connection.request("POST", "/decide", body, self.headers)
                 response = self.connection.getresponse()
                 return response.status, response.read()
             except (OSError, http.client.HTTPException) as e:

@@ -5,7 +5,7 @@
 # %% ../nbs/12_serving.ipynb #7d841118
 from __future__ import annotations
 
-import asyncio, gc, os
+import asyncio, gc, hmac, os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .settings import Settings, Workspace, active_workspace, load_settings
 # %% auto #0
 __all__ = ['ANSWER', 'PROBLEM', 'DECIDED', 'REFUSED', 'SECONDS', 'mounted', 'field_schema', 'request_schema', 'TooLarge',
            'read_body', 'reply', 'problem', 'decide_route', 'create_app', 'Housekeeping', 'build_engine', 'Mounted',
-           'Decisions', 'warm_up']
+           'RequireToken', 'Decisions', 'warm_up']
 
 # %% ../nbs/12_serving.ipynb #361559c2
 def field_schema(f: Any) -> dict[str, Any]:
@@ -165,6 +165,19 @@ class Mounted:
 mounted = Mounted()
 
 
+class RequireToken:
+    "Where a token is set, whoever asks must send it; only the health checks of a load balancer may do without."
+    open_paths = ("/livez", "/readyz", "/healthz")
+
+    def __init__(self, app: Any): self.app, self.token = app, load_settings().token.get_secret_value().encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and self.token and scope["path"] not in self.open_paths:
+            sent = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(sent, b"Bearer " + self.token): return await _refuse(401, "not allowed", "send the token as `Authorization: Bearer …`")(scope, receive, send)
+        await self.app(scope, receive, send)
+
+
 @bentoml.service(name="mlkit", workers=1, traffic={"timeout": 10}, metrics={"enabled": True}, logging={"access": {"enabled": False}})
 @bentoml.asgi_app(mounted, path="/")
 class Decisions:
@@ -179,7 +192,10 @@ class Decisions:
         mounted.inner.state.housekeeping.settle()
         return self.engine.store is not None
 
-# %% ../nbs/12_serving.ipynb #242bbd57
+# %% ../nbs/12_serving.ipynb #c160d969
+Decisions.add_asgi_middleware(RequireToken)
+
+# %% ../nbs/12_serving.ipynb #15ffee3c
 def warm_up(
     engine: Engine,
     times: int=20,

@@ -5,16 +5,16 @@
 # %% ../nbs/00_settings.ipynb #87fe8d7d
 from __future__ import annotations
 
-import configparser, difflib, os
+import configparser, difflib, ipaddress, os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 # %% auto #0
-__all__ = ['Settings', 'SettingsError', 'find_ini', 'read_ini', 'load_settings', 'Workspace', 'active_workspace', 'activate',
-           'replace_text']
+__all__ = ['Settings', 'is_loopback', 'SettingsError', 'find_ini', 'read_ini', 'load_settings', 'Workspace', 'active_workspace',
+           'activate', 'replace_text']
 
 # %% ../nbs/00_settings.ipynb #80466d33
 class Settings(BaseSettings):
@@ -26,7 +26,8 @@ class Settings(BaseSettings):
     runs: Path = Field(Path("runs"), description="where a run leaves its notebooks and report")
     workspace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = Field("", description="name of the workspace; empty: the one last run")
     usecase: str = Field("mlkit.usecases.fraud", description="module that defines streams, features and policy")
-    host: str = Field("127.0.0.1", description="address the service listens on")
+    host: str = Field("127.0.0.1", description="address the service listens on; beyond loopback, MLKIT_TOKEN must be set")
+    token: SecretStr = Field(SecretStr(""), description="bearer token that clients must send; from the environment only")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(3000, description="port of the service")
     max_body_kb: Annotated[int, Field(ge=1, le=10240)] = Field(64, description="largest accepted request body, in kB")
     latency_budget_ms: Annotated[float, Field(gt=0)] = Field(50.0, description="slowest acceptable median score of a model")
@@ -40,7 +41,16 @@ class Settings(BaseSettings):
         "The environment wins over what was read from the file."
         return env_settings, init_settings
 
-# %% ../nbs/00_settings.ipynb #3875fa16
+# %% ../nbs/00_settings.ipynb #7058f819
+def is_loopback(
+    host: str,   # a name or an address
+) -> bool:
+    "Can only this machine reach it?"
+    if host == "localhost": return True
+    try: return ipaddress.ip_address(host).is_loopback
+    except ValueError: return False
+
+# %% ../nbs/00_settings.ipynb #9206e327
 class SettingsError(ValueError):
     "A setting is wrong; the message names the key, the reason and what is allowed."
 
@@ -63,7 +73,7 @@ def read_ini(
     if not parser.has_section("mlkit"): raise SettingsError(f"{path} has no section [mlkit]; put the keys under it.")
     return dict(parser["mlkit"])
 
-# %% ../nbs/00_settings.ipynb #55112bbe
+# %% ../nbs/00_settings.ipynb #a0f6eee6
 def _allowed(key: str) -> str:
     "What a key accepts, in words."
     field = Settings.model_fields[key]
@@ -98,10 +108,13 @@ def load_settings(
     base = ini.parent if ini else Path(start).resolve()
     try: read = Settings(**{"root": base, **values, **overrides})
     except ValidationError as e: raise SettingsError(_explain(e, str(ini) if ini else "defaults")) from None
+    if "token" in values: raise SettingsError(f"token is in {ini}: a secret belongs in the environment only; remove it and set MLKIT_TOKEN.")
+    if not is_loopback(read.host) and not read.token.get_secret_value():
+        raise SettingsError(f"host = {read.host} is reachable from other machines, and the service would answer anyone: set MLKIT_TOKEN to a long random text, or keep host = 127.0.0.1.")
     root = (base/read.root).resolve()
     return read.model_copy(update=dict(root=root, home=root/read.home, runs=root/read.runs))
 
-# %% ../nbs/00_settings.ipynb #9f94085f
+# %% ../nbs/00_settings.ipynb #6fc71d96
 class Workspace:
     "The folder of one source: log, state, registry, bentos, decisions."
     def __init__(
@@ -146,7 +159,7 @@ def activate(
     replace_text(settings.home/"active", name)
     return made
 
-# %% ../nbs/00_settings.ipynb #ae12c4a5
+# %% ../nbs/00_settings.ipynb #7e22b97d
 def replace_text(
     path: Path,
     text: str,

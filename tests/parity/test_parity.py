@@ -1,7 +1,7 @@
 "Invariant 1: a feature has one definition; offline and online give the same bits."
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from helpers import FEATURES, UTC, Outcome, Pay, as_frame, ask, assert_same_bits, empty_state, merged, numbered, worlds
+from helpers import DAWN, FEATURES, UTC, Outcome, Pay, as_frame, ask, assert_same_bits, empty_state, merged, numbered, worlds
 from mlkit import online as online_module
 from mlkit.etl import Logs, land, to_events
 from mlkit.eventlog import scan
@@ -138,6 +138,20 @@ def test_busy_key_spans_many_chunks():
         with empty_state(features) as store:
             for part in numbered(arrived).iter_slices(100): apply(store, fraud.Transaction, part)
             assert_same_bits(as_frame([ask(Online(features), store, r) for r in rows.to_dicts()], features), expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+def test_windows_end_where_chunks_begin(chunk, monkeypatch):
+    "Payments on the hour, some of them two at once, so that every window's edge meets an event, and many the first of a chunk."
+    monkeypatch.setattr(online_module, "CHUNK", chunk)
+    rows = pl.DataFrame([dict(event_id=f"p{i:03}", event_time=DAWN + timedelta(hours=i - i//7), who=1, place="a", amount=2**i % 999, online=i % 3 == 0, kind="card") for i in range(60)], schema=Pay.schema())
+    world = {Pay: rows, Outcome: pl.DataFrame([dict(event_id=f"o{i:03}", event_time=DAWN + timedelta(hours=i), pay_id="p", who=1, place="a", bad=i % 2 == 0, source="outcome") for i in range(60)], schema=Outcome.schema())}
+    expected = offline(FEATURES, rows, world).drop("event_id")
+    for turned in (False, True):
+        with empty_state() as store:
+            for stream, frame in world.items():
+                for part in numbered(frame.reverse() if turned else frame).iter_slices(7): apply(store, stream, part)
+            assert_same_bits(as_frame([ask(Online(FEATURES), store, r) for r in rows.to_dicts()]), expected)
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, width=64)

@@ -192,3 +192,23 @@ def test_without_state_the_service_is_not_ready_but_every_request_goes_to_a_huma
         assert response.status == 200 and answer["route"] == "human" and "features" in answer["degraded"][0]
         assert get(there, "/readyz")[0] != 200
     finally: kill(Running(process.pid, served.bento, "127.0.0.1", port)); process.wait()
+
+
+def test_with_a_token_nobody_is_answered_without_it(served):
+    import os
+    import subprocess
+
+    from mlkit.release import serve_command
+    port = free_port()
+    command, env = serve_command(served.workspace, served.settings.model_copy(update=dict(port=port)), served.bento)
+    process = subprocess.Popen(command, env={**os.environ, **env, "MLKIT_TOKEN": "a-long-secret"}, cwd=served.workspace.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    there = Running(process.pid, served.bento, "127.0.0.1", port)
+    try:
+        deadline = time.monotonic() + 60
+        while get(there, "/readyz", 1)[0] != 200 and time.monotonic() < deadline: time.sleep(0.1)
+        for path in ("/model", "/metrics", "/docs", "/openapi.json"): assert get(there, path)[0] == 401
+        for token, expected in (("", 401), ("wrong", 401), ("a-long-secret", 200)):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("POST", "/decide", json.dumps(usecase.example), {"Authorization": f"Bearer {token}"})
+            assert connection.getresponse().status == expected
+    finally: kill(there)
