@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["-p", "customers=150", "-p", "terminals=300", "-p", "trials=2", "-p", "most=900"]  # so many requests that some go to a human
+SMALL = ["-p", "customers=300", "-p", "terminals=600", "-p", "trials=2", "-p", "most=600"]  # so many that some of the 600 requests go to a human
 
 
 def free_port() -> int:
