@@ -76,7 +76,7 @@ def workspace_name(
     made = {k: str(parameters[k]) for k in ("customers", "terminals", "days", "seed", "drift") if k in parameters and str(parameters[k]) != str(defaults.get(k))}
     return "simulator" + (f"-{digest(made)[:6]}" if made else "")
 
-
+# %% ../nbs/18_cli.ipynb #c20d6d32
 def _outside(settings: Settings, workspace: Workspace) -> Callable[[str, dict[str, Any]], str]:
     "Fingerprints of what steps read from outside."
     def answer(name: str, parameters: dict[str, Any]) -> str:
@@ -96,7 +96,7 @@ def _outside(settings: Settings, workspace: Workspace) -> Callable[[str, dict[st
         return digest([fingerprint(logs[s], until) for s in load_usecase(settings.usecase).streams])
     return answer
 
-# %% ../nbs/18_cli.ipynb #fcfc08fb
+# %% ../nbs/18_cli.ipynb #ca411491
 class Display(Watcher):
     "Live progress of a run."
     def __init__(self, steps: list[Step]):
@@ -121,8 +121,9 @@ class Display(Watcher):
         self._say(f"{status.step.name}: {_escape('; '.join(status.why[:3]))}")
 
     def skip(self, status: Status) -> None:
-        self.rows[status.step.name][1:] = ["same", "up to date"]
-        self._say(f"{status.step.name}: up to date")
+        said = "not asked for" if status.why else "up to date"
+        self.rows[status.step.name][1:] = ["same", said]
+        self._say(f"{status.step.name}: {said}")
 
     def progress(self, step: Step, done: float, total: float, text: str) -> None:
         bar = "█"*round(12*done/total) + "░"*(12 - round(12*done/total)) if total else ""
@@ -139,7 +140,7 @@ class Display(Watcher):
     def __exit__(self, *error: Any) -> None:
         if self.live: self.live.__exit__(*error)
 
-# %% ../nbs/18_cli.ipynb #643a7d17
+# %% ../nbs/18_cli.ipynb #2aa95d7e
 @app.command()
 def run(
     source: Annotated[str|None, typer.Option(help="a Parquet, CSV or JSONL file, a glob of them, or `simulator`; default: what the active workspace was made from")] = None,
@@ -182,7 +183,7 @@ def run(
         else: console.print(f"everything is up to date in workspace {workspace.name} ({time.monotonic() - began:.1f} s)")
     report_to_person(settings)
 
-# %% ../nbs/18_cli.ipynb #99392cca
+# %% ../nbs/18_cli.ipynb #f3ddeb55
 def _prepare(settings: Settings, steps: list[Step], source: str|None, pairs: list[str], advance: bool) -> tuple[Workspace, dict[str, Any]]:
     "The workspace to work in, and the run's parameters: those given now over those it was last run with."
     given = {}
@@ -230,7 +231,7 @@ def _show_plan(planned: Iterator[tuple[Step, list[str]]]) -> None:
     for step, why in planned: table.add_row(step.name, "yes" if why else "[dim]no[/]", _escape("; ".join(why)) or "[dim]up to date[/]")
     console.print(table)
 
-# %% ../nbs/18_cli.ipynb #82f85a6c
+# %% ../nbs/18_cli.ipynb #6274c555
 def _conclude(steps: list[Step], workspace: Workspace, run_dir: Path, settings: Settings) -> None:
     "Complete `summary.json` and point `runs/latest` to this run."
     path = run_dir/"summary.json"
@@ -242,7 +243,7 @@ def _conclude(steps: list[Step], workspace: Workspace, run_dir: Path, settings: 
     link = settings.runs/".latest"
     link.unlink(missing_ok=True); link.symlink_to(run_dir.name); os.replace(link, settings.runs/"latest")
 
-
+# %% ../nbs/18_cli.ipynb #f6a06add
 def report_to_person(settings: Settings) -> None:
     "The figures of the latest run, and where to go from there."
     path = settings.runs/"latest"/"summary.json"
@@ -258,7 +259,7 @@ def report_to_person(settings: Settings) -> None:
     here = lambda p: os.path.relpath(p, Path.cwd())
     console.print(f"\nreport   {here((settings.runs/'latest').resolve()/'report.html')}\nmlflow   mlflow ui --backend-store-uri sqlite:///{here(settings.home/s['workspace']/'mlflow.db')}\nservice  mlkit serve\ntrace    mlkit trace {s['example_decision']}\nreview   mlkit review list", soft_wrap=True)
 
-# %% ../nbs/18_cli.ipynb #022eb91c
+# %% ../nbs/18_cli.ipynb #d172054a
 def _here() -> tuple[Settings, Workspace, Any]:
     "Settings, active workspace, use case."
     from mlkit.usecase import load_usecase
@@ -316,7 +317,7 @@ def stop() -> None:
     from mlkit.release import stop as stop_service
     console.print("stopped" if stop_service(active_workspace(load_settings())) else "nothing was running")
 
-# %% ../nbs/18_cli.ipynb #a39b9ce1
+# %% ../nbs/18_cli.ipynb #10a38e36
 @app.command()
 def models() -> None:
     "List model versions with their roles."
@@ -355,7 +356,7 @@ def audit_command() -> None:
     from mlkit.registry import audit_trail
     for e in audit_trail(active_workspace(load_settings()).path): console.print(f"{e['at']}  {e['by']:<12} {e['action']:<16} " + _escape(" ".join(f"{k}={v}" for k, v in e.items() if k not in ("at", "by", "action"))), soft_wrap=True)
 
-# %% ../nbs/18_cli.ipynb #f8d81d48
+# %% ../nbs/18_cli.ipynb #f47fbe6d
 @review_app.command("list")
 def review_list(
     status: Annotated[str, typer.Option(help="open, decided or all")] = "open",
@@ -413,7 +414,7 @@ def review_decide(
     console.print(f"label {label['event_id']} is in the log, known since {label['event_time']:%Y-%m-%d %H:%M:%S}.")
     console.print("A model whose cut lies after that learns from it: mlkit run --advance")
 
-# %% ../nbs/18_cli.ipynb #2873551c
+# %% ../nbs/18_cli.ipynb #16fe0faf
 @app.command("trace")
 def trace_command(
     decision_id: Annotated[str, typer.Argument(help="the decision_id of an answer")],

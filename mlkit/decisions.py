@@ -108,7 +108,7 @@ def shown(usecase: UseCase, request: dict[str, Any]) -> dict[str, Any]:
     "A stored request in its own units, as guards and people see it."
     return {n: request[n]/f.factor if isinstance(f, Fixed) else request[n].isoformat() if isinstance(request[n], datetime) else request[n] for n, f in usecase.request.fields.items()}
 
-
+# %% ../nbs/11_decisions.ipynb #781641f8
 class Engine:
     "Decides one request after another; holds no state between them."
     def __init__(
@@ -162,7 +162,7 @@ class Engine:
         except OSError as e: decision.update(route=HUMAN, band="high", degraded=[*decision["degraded"], f"decision log: {e}"], because=[*decision["because"], "the decision could not be recorded"])
         return decision
 
-# %% ../nbs/11_decisions.ipynb #25cad5c3
+# %% ../nbs/11_decisions.ipynb #8357afaf
 def answer(decision: dict[str, Any]) -> dict[str, Any]:
     "What the client is told."
     return {k: decision[k] for k in ("decision_id", "route", "band", "probability", "expected_loss", "because", "reasons", "degraded", "release", "model", "policy", "features")}

@@ -81,7 +81,7 @@ def _lazy(table: DeltaTable) -> pl.LazyFrame:
     days = {c: pl.Date for c in table.metadata().partition_columns}
     return pl.scan_parquet([unquote(f.removeprefix("file://")) for f in files], hive_partitioning=bool(days), hive_schema=days or None)
 
-
+# %% ../nbs/02_eventlog.ipynb #8b57f8a1
 class EventLog:
     "The append-only Delta table of one stream, partitioned by event date."
     def __init__(
@@ -107,7 +107,7 @@ class EventLog:
         "The newest version; -1 before the first append."
         return -1 if (t := self.table()) is None else t.version()
 
-# %% ../nbs/02_eventlog.ipynb #e4c4e9e5
+# %% ../nbs/02_eventlog.ipynb #84dfe89d
 def scan(
     log: EventLog,
     until: datetime|None=None,  # only events strictly before this moment
@@ -122,7 +122,7 @@ def scan(
     if since is not None: frame = frame.filter((pl.col("event_date") >= since.date()) & (pl.col("event_time") >= since))
     return frame
 
-# %% ../nbs/02_eventlog.ipynb #b5b2c28c
+# %% ../nbs/02_eventlog.ipynb #fda11863
 def _same_payload(left: pl.DataFrame, right: pl.DataFrame, columns: list[str]) -> pl.Series:
     "Row by row: do all columns agree, nulls included?"
     if not columns: return pl.repeat(True, left.height, eager=True)
@@ -156,7 +156,7 @@ def _split(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
     return (first.join(stored.select("event_id"), on="event_id", how="anti"), match.filter(same), repeats + int(same.sum()),
             pl.concat([clash, twins.filter(~same)]))
 
-# %% ../nbs/02_eventlog.ipynb #e66e7998
+# %% ../nbs/02_eventlog.ipynb #fcd8ce05
 def _refresh(log: EventLog, table: DeltaTable|None) -> None:
     "Bring the known ids up to the table's version."
     version = -1 if table is None else table.version()
@@ -188,7 +188,7 @@ def append(
             return Appended(pl.concat([rows, known.select(*log.schema)]), rows.height, duplicates, conflicts.height)
     raise LogError(f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; try again, or run fewer writers.")
 
-# %% ../nbs/02_eventlog.ipynb #058e32c7
+# %% ../nbs/02_eventlog.ipynb #86ccd48c
 def _stamp(log: EventLog, new: pl.DataFrame, batch: str, start: int) -> pl.DataFrame:
     "Number rows by time, then id, so that the same batch always gets the same order."
     now = datetime.now(timezone.utc)
@@ -211,7 +211,7 @@ def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch
     except (OSError, DeltaError) as e: raise _unwritable(log.uri, e) from e
     return table
 
-# %% ../nbs/02_eventlog.ipynb #d56bb92a
+# %% ../nbs/02_eventlog.ipynb #525e7540
 class Quarantine:
     "Rows that broke a contract, as JSON text, each with its reason and batch."
     def __init__(self, folder: Path|str): self.uri = str(folder)
@@ -243,7 +243,7 @@ class Quarantine:
         if (table := _open(self.uri)) is not None: return _lazy(table).collect()
         return pl.DataFrame(schema={"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME})
 
-# %% ../nbs/02_eventlog.ipynb #90da7bfe
+# %% ../nbs/02_eventlog.ipynb #85dc2eb2
 def fingerprint(
     log: EventLog,
     until: datetime|None=None,  # only events of days up to this moment count
@@ -269,7 +269,7 @@ def compact(
     log._table, log._known_version = None, -1
     return before - len(table.file_uris())
 
-# %% ../nbs/02_eventlog.ipynb #7421b46c
+# %% ../nbs/02_eventlog.ipynb #515011c5
 def content_hash(
     path: Path|str,  # a file of any size
 ) -> str:            # 32 hexadecimal digits

@@ -257,7 +257,7 @@ def _levels(frame: pl.DataFrame, levels: list[list[pl.Expr]]) -> pl.DataFrame:
     for level in levels: frame = frame.with_columns(level)
     return frame
 
-
+# %% ../nbs/04_features.ipynb #79668bf0
 class FeatureSet:
     "What a model sees of a request: an ordered list of features with one meaning everywhere."
     engine = 1  # raised when the meaning of a definition changes
@@ -331,7 +331,7 @@ class FeatureSet:
         "Name, type, unit and meaning of every feature."
         return pl.DataFrame([dict(feature=f.name, type=str(f.dtype), unit=f.unit, meaning=f.doc) for f in self.features])
 
-# %% ../nbs/04_features.ipynb #068479ee
+# %% ../nbs/04_features.ipynb #0999768d
 def offline(
     features: FeatureSet,
     requests: pl.DataFrame,                     # stored events of the request's stream, any order
@@ -359,7 +359,7 @@ def _own(features: FeatureSet, series: Series, requests: pl.DataFrame) -> np.nda
     if series.stream is not features.request: return None
     return requests.select(pl.all_horizontal(pl.lit(True), *(pl.col(c).eq_missing(v) for c, v in series.where)).cast(pl.Int64)).to_series().to_numpy()*np.ones(requests.height, np.int64)
 
-# %% ../nbs/04_features.ipynb #94527a42
+# %% ../nbs/04_features.ipynb #7e6ee8b2
 Window = tuple[int, tuple[int, ...]]                                        # count, totals in the order of `series.measures`
 Lookup = Callable[[Series, tuple, int, Sequence[int]], tuple[int|None, list[Window]]]  # series, key, t in µs, windows -> last event in µs, answers
 

@@ -163,7 +163,7 @@ def start(
     replace_text(workspace/"service.json", json.dumps(asdict(service)))
     return service
 
-
+# %% ../nbs/13_release.ipynb #57874491
 def kill(
     service: Running,
 ) -> None:
@@ -196,7 +196,7 @@ def stop(
     kill(service)
     return True
 
-# %% ../nbs/13_release.ipynb #3eb6593f
+# %% ../nbs/13_release.ipynb #19586d0c
 def switch(
     settings: Settings, workspace: Workspace,
     bento: str,
