@@ -13,8 +13,8 @@ from helpers import DAWN, FEATURES, UTC, Outcome, Pay, as_frame, ask, assert_sam
 from mlkit import online as online_module
 from mlkit.etl import Logs, land, to_events
 from mlkit.eventlog import scan
-from mlkit.events import Fixed, Stream, accept
-from mlkit.features import FeatureSet, Online, offline, row_wise
+from mlkit.events import EARLIEST, Fixed, Key, Stream, Text, accept
+from mlkit.features import FeatureSet, FeatureView, Online, offline, row_wise
 from mlkit.online import OnlineStore, apply, load
 from mlkit.usecases import fraud, simulator
 
@@ -125,7 +125,7 @@ def test_bulk_load_equals_one_by_one(tmp_path_factory, world, random):
 
 def test_busy_key_spans_many_chunks():
     "A key with far more events than a chunk holds, in order, backwards and all at one moment."
-    class Terminal(fraud.FeatureView, key="terminal_id"):
+    class Terminal(FeatureView, key="terminal_id"):
         n = fraud.Transaction.count(over=["1h", "30d"])
         spend = fraud.Transaction.mean("amount", over=["1h", "30d"])
     features = FeatureSet(fraud.Transaction, [Terminal])
@@ -140,12 +140,38 @@ def test_busy_key_spans_many_chunks():
             assert_same_bits(as_frame([ask(Online(features), store, r) for r in rows.to_dicts()], features), expected)
 
 
+def test_entities_are_told_apart():
+    "Keys of two texts that only differ in where the one ends, texts that begin alike, and numbers of either sign."
+    class Call(Stream):
+        first = Text(); last = Text(); number = Key()
+    views = [type("Name", (FeatureView,), {"n": Call.count(over=["1d"])}, key=("first", "last")), type("Number", (FeatureView,), {"n": Call.count(over=["1d"])}, key="number"),
+             type("First", (FeatureView,), {"n": Call.count(over=["1d"])}, key="first")]
+    features, texts = FeatureSet(Call, views), ["a", "b", "c", "ab", "bc", "abc", "aé", "a\x00", "\x00"]
+    rows = pl.DataFrame([dict(event_id=f"c{i}", event_time=DAWN + timedelta(seconds=i), first=texts[i % 9], last=texts[i//9 % 9], number=[-1, 0, 1, 255, 256, -2**63, 2**63 - 1][i % 7]) for i in range(300)],
+                        schema=Call.schema())
+    with empty_state(features) as store:
+        apply(store, Call, numbered(rows))
+        assert_same_bits(as_frame([ask(Online(features), store, r) for r in rows.to_dicts()], features), offline(features, rows, {Call: rows}).drop("event_id"))
+
+
+def test_position_never_goes_back():
+    "An event that comes late, or again, does not make the state seem older than it is."
+    rows = numbered(pl.DataFrame([dict(event_id=f"p{i}", event_time=DAWN + timedelta(hours=i), who=1, place="a", amount=1, online=True, kind="card") for i in range(3)]).cast(Pay.schema()))
+    with empty_state() as store:
+        apply(store, Pay, rows)
+        with store.reader() as reader: newest = reader.position()
+        apply(store, Pay, rows[:1])
+        with store.reader() as reader: assert reader.position() == newest
+    assert newest["seq"] == {"pay": 2}
+
+
+@pytest.mark.parametrize("start", [DAWN, EARLIEST], ids=["today", "1970"])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
-def test_windows_end_where_chunks_begin(chunk, monkeypatch):
+def test_windows_end_where_chunks_begin(chunk, start, monkeypatch):
     "Payments on the hour, some of them two at once, so that every window's edge meets an event, and many the first of a chunk."
     monkeypatch.setattr(online_module, "CHUNK", chunk)
-    rows = pl.DataFrame([dict(event_id=f"p{i:03}", event_time=DAWN + timedelta(hours=i - i//7), who=1, place="a", amount=2**i % 999, online=i % 3 == 0, kind="card") for i in range(60)], schema=Pay.schema())
-    world = {Pay: rows, Outcome: pl.DataFrame([dict(event_id=f"o{i:03}", event_time=DAWN + timedelta(hours=i), pay_id="p", who=1, place="a", bad=i % 2 == 0, source="outcome") for i in range(60)], schema=Outcome.schema())}
+    rows = pl.DataFrame([dict(event_id=f"p{i:03}", event_time=start + timedelta(hours=i - i//7), who=1, place="a", amount=2**i % 999, online=i % 3 == 0, kind="card") for i in range(60)], schema=Pay.schema())
+    world = {Pay: rows, Outcome: pl.DataFrame([dict(event_id=f"o{i:03}", event_time=start + timedelta(hours=i), pay_id="p", who=1, place="a", bad=i % 2 == 0, source="outcome") for i in range(60)], schema=Outcome.schema())}
     expected = offline(FEATURES, rows, world).drop("event_id")
     for turned in (False, True):
         with empty_state() as store:
@@ -184,7 +210,7 @@ def test_row_wise_does_not_depend_on_the_number_of_rows(shape, rows, k):
 
 def test_constant_for_nothing_has_the_type_of_the_feature():
     "`empty=0` is the same fact as `empty=0.0`, online and offline."
-    class Place(fraud.FeatureView, key="place"):
+    class Place(FeatureView, key="place"):
         risk = Outcome.mean("bad", over=["1d"], empty=0)
     features = FeatureSet(Pay, [Place])
     request = accept(Pay, dict(event_id="p", event_time="2025-04-01T12:00:00Z", who=1, place="a", amount=1.5, online=True, kind="card"))
