@@ -41,7 +41,7 @@ def check_model(
     sample: int=200,                  # rows scored one by one
 ) -> list[Check]:
     "Does a model keep the contract of `models.Model`?"
-    missing = [n for n in model.features if n not in features.names]
+    missing = [n for n in model.features if n not in features.inputs]
     if missing: return [Check("features are known", False, f"unknown: {', '.join(missing)}")]
     done = [Check("features are known", True, f"{len(model.features)} features"),
             Check("trained on these definitions", model.features_hash in ("", features.hash), f"model {model.features_hash or 'any'}, set {features.hash}")]

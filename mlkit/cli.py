@@ -454,12 +454,12 @@ def trace_command(
 
 @app.command()
 def features() -> None:
-    "The catalogue: name, type, unit and meaning of every feature."
+    "The catalogue: name, type, unit and meaning of every feature, and its value when there is nothing."
     from mlkit.usecase import load_usecase
     usecase = load_usecase(load_settings().usecase)
-    table = Table("feature", "type", "unit", "meaning", box=None, header_style="dim")
-    for f in usecase.features.catalogue().iter_rows(): table.add_row(*f)
-    console.print(table); console.print(f"feature set {usecase.features.hash}")
+    table = Table("feature", "type", "unit", "nothing", "meaning", box=None, header_style="dim")
+    for f in usecase.features.catalogue().iter_rows(): table.add_row(*(_escape(v) for v in f))
+    console.print(table); console.print(f"feature set {usecase.features.hash}, state {usecase.features.state_hash}")
 
 
 @state_app.command("load")

@@ -144,8 +144,8 @@ class Engine:
         try:
             if self.store is None: raise RuntimeError("no online state")
             with self.store.reader() as reader:
-                state = reader.position().get("seq", {})
                 values = self.online(request, reader)
+                state = reader.position().get("seq", {})
         except Exception as e:
             degraded.append(f"features: {e}")
             return {}, state, None, []

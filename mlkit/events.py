@@ -5,205 +5,106 @@
 # %% ../nbs/01_events.ipynb #2ee08490
 from __future__ import annotations
 
-import math, re
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import polars as pl
 
+from .fields import EARLIEST, LATEST, TIME, Category, ContractError, Field, Fixed, Flag, Key, Problem, Text, Time
+
+_all_ = ["EARLIEST", "LATEST", "TIME", "Category", "ContractError", "Field", "Fixed", "Flag", "Key", "Text", "Time"]
+
 # %% auto #0
-__all__ = ['Problem', 'TIME', 'EARLIEST', 'LATEST', 'ISO', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category',
-           'Time', 'window_us', 'Aggregate', 'Stream', 'check', 'accept']
+__all__ = ['Range', 'at_least', 'below', 'between', 'present', 'Condition', 'condition', 'conditions', 'window_us', 'Aggregate',
+           'Stream', 'check', 'accept', 'EARLIEST', 'LATEST', 'TIME', 'Category', 'ContractError', 'Field', 'Fixed',
+           'Flag', 'Key', 'Text', 'Time']
 
 # %% ../nbs/01_events.ipynb #65e56240
-class ContractError(ValueError):
-    "An input cannot be used at all, or a definition contradicts itself; the message says what to do."
+@dataclass(frozen=True)
+class Range:
+    "Values from `low` on and below `high`, in the field's unit; with neither: anything that is not missing."
+    low: float|None = None
+    high: float|None = None
 
 
-Problem = tuple[pl.Expr, str]  # where it holds, the row is refused; and why
-TIME = pl.Datetime("us", "UTC")
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2100, 1, 1, tzinfo=timezone.utc)
+def at_least(low: float) -> Range: "Condition: `low` or more."; return Range(low)
+def below(high: float) -> Range: "Condition: less than `high`."; return Range(None, high)
+def between(low: float, high: float) -> Range: "Condition: `low` or more, and less than `high`."; return Range(low, high)
+def present() -> Range: "Condition: not missing."; return Range()
 
 
 @dataclass(frozen=True)
-class Field:
-    "One column of a stream; the subclasses are what a contract is written with."
-    doc: str = ""
-    optional: bool = False  # may be null
-    dtype: ClassVar[Any] = pl.String
-    summable: ClassVar[bool] = False
-    scale: ClassVar[int] = 0
+class Condition:
+    "A condition on one field, in stored values."
+    field: str
+    among: tuple|None = None
+    low: int|None = None
+    high: int|None = None
 
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        "The column `name`, given as any type, as this field's type; null where that is impossible."
-        return pl.col(name).cast(self.dtype, strict=False)
+    def expr(self) -> pl.Expr:
+        "Over a frame of stored events; never null."
+        c = pl.col(self.field)
+        if self.among is not None: return pl.any_horizontal(c.eq_missing(pl.lit(v)) for v in self.among)
+        kept = c.is_not_null()
+        if self.low is not None: kept = kept & (c >= self.low)
+        return (kept if self.high is None else kept & (c < self.high)).fill_null(False)
 
-    def problems(self, name: str) -> list[Problem]:
-        "What else may be wrong with the parsed column."
-        return []
+    def holds(self, event: dict[str, Any]) -> bool:
+        "Of one stored event."
+        v = event[self.field]
+        if self.among is not None: return v in self.among
+        return v is not None and (self.low is None or v >= self.low) and (self.high is None or v < self.high)
 
-    def value(self, raw: Any) -> Any:
-        "One raw value as stored; the twin of `parse` and `problems` for a single request. Raises `ValueError`."
-        frame = pl.DataFrame({"x": [raw]}, strict=False)
-        parsed = frame.select(x=self.parse("x", frame["x"].dtype))
-        if parsed["x"][0] is None: raise ValueError("missing or of a wrong type")
-        for bad, why in self.problems("x"):
-            if parsed.select(bad).item(): raise ValueError(why)
-        return parsed["x"][0]
+    def __str__(self) -> str:
+        if self.among is not None: return f"{self.field} = {' or '.join(str(v) for v in self.among)}"
+        return f"{self.field} " + (" and ".join([f">= {self.low}"]*(self.low is not None) + [f"< {self.high}"]*(self.high is not None)) or "known")
 
 # %% ../nbs/01_events.ipynb #ee871391
-def _number(name: str, given: pl.DataType) -> pl.Expr:
-    "A column of numbers or text as Float64; null where that fails, NaN kept. Yes and no are no numbers."
-    if given == pl.Boolean: return pl.lit(None, pl.Float64)
-    text = pl.col(name).str.strip_chars() if given == pl.String else pl.col(name)
-    return text.cast(pl.Float64, strict=False)
+def condition(
+    stream: type[Stream],
+    name: str,             # the field
+    wanted: Any,           # a value, a list of values, or a `Range`
+) -> Condition:
+    "A condition as written in `where=`, checked and in stored values. Raises `ContractError`."
+    if (f := stream.fields.get(name)) is None: raise ContractError(f"where: {stream.__name__} has no field {name!r}; it has {', '.join(stream.fields)}.")
+    try:
+        if isinstance(wanted, Range): return _range(name, f, wanted)
+        values = wanted if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
+        if not values: raise ValueError("an empty list, which no event can meet")
+        if None in values and not f.optional: raise ValueError("it is never missing, as it is not optional")
+        return Condition(name, tuple(sorted((None if v is None else f.value(v) for v in values), key=lambda v: (v is not None, v))))
+    except ValueError as e: raise ContractError(f"where: {stream.__name__}.{name} ({type(f).__name__}) cannot be {wanted!r}: {e}.") from None
 
 
-@dataclass(frozen=True)
-class Fixed(Field):
-    "A decimal with `places` digits after the point, held as int64 in units of the last one."
-    places: int = 2
-    low: float = 0.0
-    high: float = 1e9
-    unit: str = ""
-    dtype: ClassVar[Any] = pl.Int64
-    summable: ClassVar[bool] = True
-
-    def __post_init__(self):
-        if not 0 <= self.places <= 9: raise ContractError(f"Fixed takes 0 to 9 places, not {self.places}.")
-        if max(abs(self.low), abs(self.high))*10**self.places > 2**53:
-            raise ContractError(f"bounds {self.low}..{self.high} at {self.places} places do not fit a float64 exactly; narrow them.")
-
-    @property
-    def factor(self) -> int: return 10**self.places
-
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        units = _number(name, given)*self.factor
-        whole = units.round()
-        fits = ((units - whole).abs() < 1e-4) & whole.is_finite() & (whole.abs() < 2.0**53)
-        return pl.when(fits).then(whole).otherwise(None).cast(pl.Int64)
-
-    def problems(self, name: str) -> list[Problem]:
-        return [(pl.col(name) < round(self.low*self.factor), f"below {self.low:g}"), (pl.col(name) > round(self.high*self.factor), f"above {self.high:g}")]
-
-    def value(self, raw: Any) -> int:
-        if isinstance(raw, bool) or not isinstance(raw, (int, float)): raise ValueError("must be a number")
-        units = float(raw)*self.factor
-        if not math.isfinite(units): raise ValueError("must be a finite number")
-        whole = round(units)
-        if abs(units - whole) >= 1e-4: raise ValueError(f"must have at most {self.places} decimals")
-        if whole < round(self.low*self.factor): raise ValueError(f"must not be below {self.low:g}")
-        if whole > round(self.high*self.factor): raise ValueError(f"must not be above {self.high:g}")
-        if abs(whole) >= 2**53: raise ValueError("out of range")
-        return whole
-
-# %% ../nbs/01_events.ipynb #cf0e1ceb
-@dataclass(frozen=True)
-class Key(Field):
-    "Names an entity, as an integer."
-    dtype: ClassVar[Any] = pl.Int64
-
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        if given == pl.Boolean: return pl.lit(None, pl.Int64)
-        if given.is_float(): return pl.when(pl.col(name) == pl.col(name).floor()).then(pl.col(name)).cast(pl.Int64, strict=False)
-        return super().parse(name, given)
-
-    def value(self, raw: Any) -> int:
-        if isinstance(raw, bool) or not isinstance(raw, int) or not -2**63 <= raw < 2**63: raise ValueError("must be a whole number")
-        return raw
+def _range(name: str, f: Field, wanted: Range) -> Condition:
+    if wanted == Range(): return Condition(name)
+    if not isinstance(f, (Fixed, Key)): raise ValueError("only a Fixed or a Key has an order")
+    low, high = (None if v is None else f.value(v) for v in (wanted.low, wanted.high))
+    if low is not None and high is not None and low >= high: raise ValueError("the range is empty")
+    return Condition(name, None, low, high)
 
 
-@dataclass(frozen=True)
-class Text(Field):
-    "Text of bounded length; as a key, it names an entity."
-    longest: int = 200
+def conditions(stream: type[Stream], where: dict[str, Any]|None) -> tuple[Condition, ...]:
+    "All of `where=`, in an order of their own, so that the way of writing does not matter."
+    return tuple(sorted((condition(stream, n, v) for n, v in (where or {}).items()), key=lambda c: c.field))
 
-    def problems(self, name: str) -> list[Problem]:
-        return [(pl.col(name).str.len_bytes() > self.longest, f"longer than {self.longest} bytes"), (pl.col(name) == "", "empty")]
-
-    def value(self, raw: Any) -> str:
-        if not isinstance(raw, str) or not raw: raise ValueError("must be non-empty text")
-        if len(raw.encode("utf-8", "surrogatepass")) > self.longest: raise ValueError(f"must not be longer than {self.longest} bytes")
-        raw.encode("utf-8")
-        return raw
-
-
-@dataclass(frozen=True)
-class Flag(Field):
-    "Yes or no; summing it counts the yeses."
-    dtype: ClassVar[Any] = pl.Boolean
-    summable: ClassVar[bool] = True
-
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        if given == pl.String:
-            word = pl.col(name).str.strip_chars().str.to_lowercase()
-            return pl.when(word.is_in(["1", "true", "yes"])).then(True).when(word.is_in(["0", "false", "no"])).then(False)
-        if given == pl.Boolean: return pl.col(name)
-        return pl.when(pl.col(name) == 1).then(True).when(pl.col(name) == 0).then(False)
-
-    def value(self, raw: Any) -> bool:
-        if not isinstance(raw, bool): raise ValueError("must be true or false")
-        return raw
-
-
-@dataclass(frozen=True)
-class Category(Field):
-    "One of a declared list of words."
-    values: tuple[str, ...] = ()
-
-    def problems(self, name: str) -> list[Problem]:
-        return [(~pl.col(name).is_in(list(self.values)), f"not one of {', '.join(self.values)}")]
-
-    def value(self, raw: Any) -> str:
-        if raw not in self.values: raise ValueError(f"must be one of {', '.join(self.values)}")
-        return raw
-
-# %% ../nbs/01_events.ipynb #8591868e
-# The one way to write a time, for files and requests alike: seconds are there, a fraction has at most six digits, an offset has hours and minutes.
-ISO = r"^\d{4}-\d{2}-\d{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?$".replace(r"\d", "[0-9]")
-
-
-@dataclass(frozen=True)
-class Time(Field):
-    "A moment, to the microsecond, in UTC."
-    dtype: ClassVar[Any] = TIME
-
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        c = pl.col(name)
-        if isinstance(given, pl.Datetime):
-            return (c.dt.replace_time_zone("UTC") if given.time_zone is None else c.dt.convert_time_zone("UTC")).cast(TIME)
-        if given == pl.String:
-            plain = c.str.strip_chars()
-            iso = pl.when(plain.str.contains(ISO)).then(plain).str.replace(" ", "T").str.replace(r"Z$", "+00:00")
-            zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False).cast(TIME)
-            naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False).dt.replace_time_zone("UTC")
-            return pl.coalesce(zoned, naive)
-        return pl.lit(None, TIME)
-
-    def problems(self, name: str) -> list[Problem]:
-        return [(~pl.col(name).is_between(EARLIEST, LATEST, closed="left"), "outside 1970..2100")]
-
-    def value(self, raw: Any) -> datetime:
-        if isinstance(raw, str):
-            if not re.fullmatch(ISO, raw := raw.strip()): raise ValueError("must be an ISO 8601 time such as 2025-04-11T10:15:00Z")
-            try: raw = datetime.fromisoformat(raw)
-            except ValueError: raise ValueError("must be an ISO 8601 time") from None
-        if not isinstance(raw, datetime): raise ValueError("must be an ISO 8601 time")
-        moment = raw.replace(tzinfo=timezone.utc) if raw.tzinfo is None else raw.astimezone(timezone.utc)
-        if not EARLIEST <= moment < LATEST: raise ValueError("must lie in 1970..2100")
-        return moment
-
-# %% ../nbs/01_events.ipynb #534dad25
+# %% ../nbs/01_events.ipynb #0c3c1882
 def window_us(
     text: str,  # a number and one of `s m h d w`, as in "30m" or "7d"
 ) -> int:       # microseconds
     "The length of a window."
     units = dict(s=1, m=60, h=3600, d=86400, w=604800)
-    if not (text[:-1].isdigit() and text[-1:] in units and int(text[:-1]) > 0):
-        raise ContractError(f"window {text!r}: write a whole number and one of s, m, h, d, w, as in '30m' or '7d'.")
-    return int(text[:-1])*units[text[-1]]*1_000_000
+    if not (isinstance(text, str) and text[:-1].isdigit() and text[-1:] in units and int(text[:-1]) > 0):
+        raise ContractError(f"window {text!r}: write a whole number and one of s, m, h, d, w, as in '30m' or '7d'; a window looks back, never ahead.")
+    length = int(text[:-1])*units[text[-1]]*1_000_000
+    if length > 36_525*86_400_000_000: raise ContractError(f"window {text!r} is longer than a hundred years.")
+    return length
+
+
+_MEASURES: dict[str, tuple[type[Field], ...]] = dict(
+    sum=(Fixed, Flag), mean=(Fixed, Flag), std=(Fixed,), min=(Fixed,), max=(Fixed,), first=(Fixed, Flag, Category), last=(Fixed, Flag, Category), distinct=(Fixed, Flag, Category, Key, Text))
 
 
 @dataclass(frozen=True)
@@ -213,20 +114,45 @@ class Aggregate:
     kind: str
     measure: str|None = None
     over: tuple[str, ...] = ()
-    where: dict[str, Any] = field(default_factory=dict)
-    empty: float|None = None
+    where: tuple[Condition, ...] = ()
+    empty: Any = None
+    of: tuple[Condition, ...] = ()   # what `share` is the share of
+    by: tuple[str, ...] = ()         # fields of the stream that name the entity, where they are not the view's key
 
     def __post_init__(self):
+        if not self.over or isinstance(self.over, str): raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
         for w in self.over: window_us(w)
-        if not self.over: raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
-        for column in self.where:
-            if column not in self.stream.fields: raise ContractError(f"where: {self.stream.__name__} has no field {column!r}; it has {', '.join(self.stream.fields)}.")
-        if self.empty is not None: object.__setattr__(self, "empty", float(self.empty))
-        if self.measure is None: return
-        known = self.stream.fields.get(self.measure)
-        if known is None: raise ContractError(f"{self.stream.__name__} has no measure {self.measure!r}; it has {', '.join(self.stream.fields)}.")
-        if known.optional: raise ContractError(f"{self.kind} of {self.measure!r}: it may be missing, and a sum over what is there would mean something else; aggregate over a stream of the events that have it.")
-        if not known.summable: raise ContractError(f"{self.kind} of {self.measure!r}: a {type(known).__name__} cannot be summed; declare it Fixed(places) or Flag().")
+        for b in self.by: _known(self.stream, b, f"{self.kind}: by")
+        if self.measure is not None: object.__setattr__(self, "where", _measurable(self))
+        if self.kind == "share" and not self.of: raise ContractError("share: of what? Write Stream.share(dict(field=value), over=…).")
+        if self.empty is not None: object.__setattr__(self, "empty", _empty(self))
+
+
+def _known(stream: type[Stream], name: str, what: str) -> Field:
+    if name not in stream.fields: raise ContractError(f"{what}: {stream.__name__} has no field {name!r}; it has {', '.join(stream.fields)}.")
+    return stream.fields[name]
+
+# %% ../nbs/01_events.ipynb #cf0e1ceb
+def _measurable(a: Aggregate) -> tuple[Condition, ...]:
+    "The aggregate's conditions, and that its measure is there. Raises where the measure is of the wrong kind, or could overflow."
+    f = _known(a.stream, a.measure, a.kind)
+    if not isinstance(f, _MEASURES[a.kind]):
+        raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: a {type(f).__name__} has none; it takes {' or '.join(t.__name__ for t in _MEASURES[a.kind])}.")
+    if a.kind in ("sum", "mean", "std") and isinstance(f, Fixed) and max(abs(f.low), abs(f.high))*f.factor*10**6 >= 2**63:
+        raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: a million events of {f.high:g} at {f.places} places overflow 64 bits; declare a narrower `high=`, or fewer places.")
+    if isinstance(f, Category) and a.kind in ("first", "last"): return tuple({*a.where, Condition(a.measure, tuple(sorted(f.values)))})
+    return tuple(sorted({*a.where, Condition(a.measure)}, key=str)) if f.optional else a.where
+
+
+def _empty(a: Aggregate) -> Any:
+    "The declared value for nothing, in the type of the feature."
+    if a.kind in ("count", "sum", "distinct"): raise ContractError(f"{a.kind}: nothing is 0 already; leave out `empty=`.")
+    f = a.stream.fields.get(a.measure or "")
+    if a.kind in ("first", "last") and isinstance(f, (Category, Flag)):
+        try: return f.value(a.empty)
+        except ValueError as e: raise ContractError(f"{a.kind} of {a.measure!r}: empty={a.empty!r} {e}.") from None
+    if isinstance(a.empty, bool) or not isinstance(a.empty, (int, float)) or not math.isfinite(a.empty): raise ContractError(f"{a.kind}: empty={a.empty!r} is no finite number.")
+    return float(a.empty)
 
 # %% ../nbs/01_events.ipynb #781058fc
 class Stream:
@@ -236,6 +162,7 @@ class Stream:
 
     def __init_subclass__(cls) -> None:
         own = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
+        if taken := [k for k in own if k in ("event_id", "event_time")]: raise ContractError(f"{cls.__name__}: {taken[0]!r} is declared already, for every stream.")
         for k in own: delattr(cls, k)
         cls.fields = {"event_id": Text("identity of the event; the same id always means the same event"),
                       "event_time": Time("when it happened or, for a label, became known"), **own}
@@ -247,24 +174,64 @@ class Stream:
         return {k: f.dtype for k, f in cls.fields.items()}
 
     @classmethod
-    def count(cls, over: Sequence[str], where: dict[str, Any]|None=None) -> Aggregate:
-        "How many events; 0 when there are none."
-        return Aggregate(cls, "count", None, tuple(over), where or {})
+    def ask(cls, kind: str, measure: str|None, over: Sequence[str], where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None) -> Aggregate:
+        "A question of any kind; the methods below are the usual way to write it."
+        return Aggregate(cls, kind, measure, over if isinstance(over, str) else tuple(over), conditions(cls, where), empty, conditions(cls, of), (by,) if isinstance(by, str) else tuple(by))
 
     @classmethod
-    def sum(cls, measure: str, over: Sequence[str], where: dict[str, Any]|None=None) -> Aggregate:
+    def count(cls, over: Sequence[str], **more: Any) -> Aggregate:
+        "How many events; 0 when there are none. `more`, here and below: `where=` conditions, `by=` the stream's fields for the entity, `empty=` the value for nothing."
+        return cls.ask("count", None, over, **more)
+
+    @classmethod
+    def sum(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
         "Total of a measure, in its own unit; 0 when there are no events."
-        return Aggregate(cls, "sum", measure, tuple(over), where or {})
+        return cls.ask("sum", measure, over, **more)
 
     @classmethod
-    def mean(cls, measure: str, over: Sequence[str], where: dict[str, Any]|None=None, empty: float|None=None) -> Aggregate:
+    def mean(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
         "Mean of a measure (of a flag: the share of yeses); null, or `empty`, when there are no events."
-        return Aggregate(cls, "mean", measure, tuple(over), where or {}, empty)
+        return cls.ask("mean", measure, over, **more)
 
     @classmethod
-    def since_last(cls, over: Sequence[str], where: dict[str, Any]|None=None) -> Aggregate:
-        "Seconds since the latest earlier event in the window; null when there is none."
-        return Aggregate(cls, "since_last", None, tuple(over), where or {})
+    def share(cls, of: dict[str, Any], over: Sequence[str], **more: Any) -> Aggregate:
+        "Share of the events that meet the condition `of`, as in `share(dict(kind='card'), over=['7d'])`."
+        return cls.ask("share", None, over, of=of, **more)
+
+    @classmethod
+    def std(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+        "Sample standard deviation (divided by n − 1); null, or `empty`, below two events."
+        return cls.ask("std", measure, over, **more)
+
+    @classmethod
+    def min(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+        "Smallest value."
+        return cls.ask("min", measure, over, **more)
+
+    @classmethod
+    def max(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+        "Largest value."
+        return cls.ask("max", measure, over, **more)
+
+    @classmethod
+    def first(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+        "Value of the earliest event in the window; of several at one moment, the smallest."
+        return cls.ask("first", measure, over, **more)
+
+    @classmethod
+    def last(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+        "Value of the latest event before the request; of several at one moment, the largest."
+        return cls.ask("last", measure, over, **more)
+
+    @classmethod
+    def distinct(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+        "How many different values; 0 when there are no events."
+        return cls.ask("distinct", measure, over, **more)
+
+    @classmethod
+    def since_last(cls, over: Sequence[str], **more: Any) -> Aggregate:
+        "Seconds since the latest event before the request; null, or `empty`, when the window has none."
+        return cls.ask("since_last", None, over, **more)
 
 # %% ../nbs/01_events.ipynb #0c49e0d1
 def check(

@@ -5,22 +5,23 @@
 # %% ../nbs/04_features.ipynb #0446d0ec
 from __future__ import annotations
 
-import hashlib, json
-from collections.abc import Callable, Sequence
+import hashlib, json, math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
 
-from .events import Aggregate, ContractError, Fixed, Stream, window_us
+from .events import Aggregate, Category, Condition, ContractError, Fixed, Flag, Stream, window_us
+from .windows import Line, distinct, edge, extremes, key_codes, squares, totals
 
 # %% auto #0
-__all__ = ['Window', 'Lookup', 'is_row_wise', 'FeatureView', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
-           'key_codes', 'Totals', 'totals', 'windows', 'as_request', 'row_wise', 'FeatureSet', 'offline', 'micros',
-           'Online']
+__all__ = ['Ask', 'Answer', 'is_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
+           'as_request', 'wraps', 'row_wise', 'FeatureSet', 'offline', 'aggregates', 'Lookup', 'micros', 'merge_own',
+           'Online', 'RowWise']
 
 # %% ../nbs/04_features.ipynb #1ea4d8b6
 def is_row_wise(
@@ -41,49 +42,106 @@ class FeatureView:
         cls.key = (key,) if isinstance(key, str) else tuple(key)
         cls.members = {k: v for k, v in vars(cls).items() if isinstance(v, (Aggregate, pl.Expr))}
         for name, member in cls.members.items():
-            if isinstance(member, Aggregate) and not cls.key: raise ContractError(f"{cls.__name__}.{name}: an aggregate needs an entity; write class {cls.__name__}(FeatureView, key=…).")
-            if isinstance(member, pl.Expr) and not is_row_wise(member): raise ContractError(f"{cls.__name__}.{name}: looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream.")
-            for k in cls.key if isinstance(member, Aggregate) else ():
-                if k not in member.stream.fields: raise ContractError(f"{cls.__name__}.{name}: stream {member.stream.__name__} has no field {k!r} to group by.")
-                if member.stream.fields[k].optional: raise ContractError(f"{cls.__name__}.{name}: {k!r} may be missing in {member.stream.__name__}, and nobody's events are nobody's past; a key must not be optional.")
+            if isinstance(member, Aggregate): _check_entity(cls, name, member)
+            elif not is_row_wise(member): raise ContractError(f"{cls.__name__}.{name}: looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream.")
+
+
+def _check_entity(view: type[FeatureView], name: str, a: Aggregate) -> None:
+    "Does the aggregate's stream carry the entity?"
+    if not view.key: raise ContractError(f"{view.__name__}.{name}: an aggregate needs an entity; write class {view.__name__}(FeatureView, key=…).")
+    if len(by := a.by or view.key) != len(view.key): raise ContractError(f"{view.__name__}.{name}: by={', '.join(by)} cannot be matched with the key {', '.join(view.key)}, field by field.")
+    for k in by:
+        if k not in a.stream.fields: raise ContractError(f"{view.__name__}.{name}: stream {a.stream.__name__} has no field {k!r} to group by; where it has another name there, say by=….")
+        if a.stream.fields[k].optional: raise ContractError(f"{view.__name__}.{name}: {k!r} may be missing in {a.stream.__name__}, and nobody's events are nobody's past; a key must not be optional.")
 
 # %% ../nbs/04_features.ipynb #54375367
 @dataclass(frozen=True)
-class Series:
-    "Running totals of one stream per key."
-    stream: type[Stream]
-    key: tuple[str, ...]
-    where: tuple[tuple[str, Any], ...]
-    measures: tuple[str, ...]
+class Column:
+    "A fact about a window: `kind` is sum, square, is, min, max, first, last or distinct."
+    kind: str
+    field: str = ""
+    of: tuple[Condition, ...] = ()  # for `is`: the number of events that meet these
 
-    @property
-    def id(self) -> str: return json.dumps([self.stream.name, self.key, self.where, self.measures], default=str)
+
+_COLUMNS = dict(count=(), since_last=(), sum=("sum",), mean=("sum",), std=("sum", "square"), share=("is",), min=("min",), max=("max",), first=("first",), last=("last",), distinct=("distinct",))
+
+
+@dataclass(frozen=True)
+class Series:
+    "The events of one stream per entity, under one condition."
+    stream: type[Stream]
+    key: tuple[str, ...]                # fields of the request that name the entity
+    by: tuple[str, ...]                 # the stream's fields for it
+    where: tuple[Condition, ...] = ()
+    columns: tuple[Column, ...] = ()
+
+    @cached_property
+    def id(self) -> str:
+        "Equal for series that hold the same."
+        fields = sorted({*self.by, *(c.field for c in self.columns if c.field)})
+        return json.dumps([self.stream.name, self.by, [str(c) for c in self.where], [[c.kind, c.field, [str(o) for o in c.of]] for c in self.columns], [_stored_as(self.stream, n) for n in fields]])
+
+    @cached_property
+    def tag(self) -> bytes:
+        "Four bytes that stand for it in the online state."
+        return hashlib.blake2b(self.id.encode(), digest_size=4).digest()
+
+    @cached_property
+    def fields(self) -> list[str]:
+        "The columns of the log that it reads, beside time and seq."
+        return sorted({*self.by, *(c.field for c in self.columns if c.field), *(c.field for c in self.where), *(o.field for c in self.columns for o in c.of)})
 
     def rows(self, events: pl.DataFrame) -> pl.DataFrame:
         "The events that this series counts."
-        return events.filter(*(pl.col(c).eq_missing(v) for c, v in self.where)) if self.where else events
+        return events.filter(*(c.expr() for c in self.where)) if self.where else events
 
     def counts(self, event: dict[str, Any]) -> bool:
         "Is this one event counted?"
-        return all(event[c] == v for c, v in self.where)
+        return all(c.holds(event) for c in self.where)
+
+    def values(self, column: Column, event: dict[str, Any]) -> int:
+        "What one event adds to a column."
+        if column.kind == "is": return int(all(c.holds(event) for c in column.of))
+        return self.stream.fields[column.field].code(event[column.field])
+
+    def coded(self, events: pl.DataFrame, column: Column) -> np.ndarray:
+        "The same for a frame; int64. A `distinct` of texts has no numbers: see `occurrences`."
+        if column.kind == "is": return events.select(pl.all_horizontal(c.expr() for c in column.of).cast(pl.Int64)).to_series().to_numpy()
+        return events.select(self.stream.fields[column.field].codes(column.field)).to_series().to_numpy()
+
+    def occurrences(self, column: Column) -> Series:
+        "For a `distinct`: the events of one entity and one value."
+        return Series(self.stream, (*self.key, column.field), (*self.by, column.field), self.where)
 
 
+def _stored_as(stream: type[Stream], name: str) -> list[Any]:
+    "What of a field's declaration changes the numbers that stand for its values."
+    f = stream.fields[name]
+    return [name, type(f).__name__, f.factor if isinstance(f, Fixed) else list(f.values) if isinstance(f, Category) else None]
+
+# %% ../nbs/04_features.ipynb #6d9ad51a
 @dataclass(frozen=True)
 class Feature:
     "One column of the feature frame."
     name: str
-    doc: str
     dtype: Any
-    unit: str = ""
-    expr: pl.Expr|None = None
     kind: str = "row"
-    window: int = 0           # microseconds
-    measure: str|None = None
-    factor: int = 1           # units of the measure in one of its unit
-    empty: float|None = None
+    window: int = 0                     # microseconds
     series: Series|None = None
+    columns: tuple[Column, ...] = ()
+    factor: int = 1                     # units of the measure in one of its unit
+    words: tuple[str, ...] = ()         # vocabulary of a category
+    empty: Any = None
+    expr: pl.Expr|None = None
+    doc: str = ""
+    unit: str = ""
 
-# %% ../nbs/04_features.ipynb #6d9ad51a
+    @property
+    def nothing(self) -> str:
+        "Its value when the window holds nothing, in words."
+        return "" if self.expr is not None else "0" if self.kind in ("count", "sum", "distinct") else "missing" if self.empty is None else str(self.empty)
+
+# %% ../nbs/04_features.ipynb #2a3d9000
 def ratio(
     total: Any,  # float64 number or array: an integer total, converted
     n: Any,      # float64 number or array: a count, converted
@@ -93,152 +151,111 @@ def ratio(
     return total/n/factor
 
 
-def finish_one(f: Feature, n: int, total: int, since_us: int|None) -> Any:
+def finish_one(
+    f: Feature,
+    n: int,                 # events in the window
+    facts: Sequence[Any],   # one integer for each of the feature's columns
+    since_us: int,          # since the last event; read only where there is one
+) -> Any:
     "The value of an aggregate from exact integers; the online side."
     if f.kind == "count": return n
-    if f.kind == "sum": return ratio(float(total), 1.0, float(f.factor))
-    if f.kind == "mean": return f.empty if n == 0 else ratio(float(total), float(n), float(f.factor))
-    return None if n == 0 or since_us is None else ratio(float(since_us), 1.0, 1e6)
+    if f.kind == "distinct": return facts[0]
+    if f.kind == "sum": return ratio(float(facts[0]), 1.0, float(f.factor))
+    if n < (2 if f.kind == "std" else 1): return f.empty
+    if f.kind in ("mean", "share"): return ratio(float(facts[0]), float(n), float(f.factor))
+    if f.kind == "std": return math.sqrt(float(n*facts[1] - facts[0]*facts[0])/(float(n)*float(n - 1)))/float(f.factor)
+    if f.kind == "since_last": return ratio(float(since_us), 1.0, 1e6)
+    return _as_value(f, facts[0])
 
 
-def finish_all(f: Feature, n: np.ndarray, total: np.ndarray|None, since_us: np.ndarray) -> pl.Series:
-    "The same for a whole frame; arrays of int64, shape (rows,)."
-    if f.kind == "count": return pl.Series(f.name, n)
-    some = n > 0
-    if f.kind == "sum": return pl.Series(f.name, ratio(total.astype(np.float64), 1.0, float(f.factor)))
-    if f.kind == "mean":
-        value = ratio(total.astype(np.float64), np.where(some, n, 1).astype(np.float64), float(f.factor))
-        if f.empty is not None: return pl.Series(f.name, np.where(some, value, float(f.empty)))
-    else: value = ratio(since_us.astype(np.float64), 1.0, 1e6)
-    return pl.Series(f.name, value).set(pl.Series(~some), None)
-
-# %% ../nbs/04_features.ipynb #2a3d9000
-def key_codes(
-    events: pl.DataFrame, requests: pl.DataFrame, key: tuple[str, ...],
-) -> tuple[np.ndarray, np.ndarray]:  # int64 from 0 upwards; equal keys, and only they, get equal codes
-    "Number the keys of two frames alike."
-    if len(key) == 1 and events.schema[key[0]] == pl.Int64:
-        e, r = events[key[0]].to_numpy(), requests[key[0]].to_numpy()
-        low = min((int(a.min()) for a in (e, r) if a.size), default=0)
-        if max((int(a.max()) for a in (e, r) if a.size), default=0) - low < 2**20: return e - low, r - low
-    both = pl.concat([events.select(key), requests.select(key)])
-    names = both.unique(maintain_order=True).with_row_index("code")
-    codes = both.join(names, on=list(key), how="left", maintain_order="left")["code"].cast(pl.Int64).to_numpy()
-    return codes[:events.height], codes[events.height:]
+def _as_value(f: Feature, code: int) -> Any:
+    "A measure's number as the feature shows it: a decimal, a flag or a word."
+    if f.words: return f.words[code]
+    return bool(code) if f.dtype == pl.Boolean else ratio(float(code), 1.0, float(f.factor))
 
 
-def _micros(frame: pl.DataFrame) -> np.ndarray: return frame["event_time"].dt.timestamp("us").to_numpy()
+def finish_all(f: Feature, n: np.ndarray, facts: Sequence[Any], since_us: np.ndarray) -> pl.Series:
+    "The same for a whole frame; `n` and the facts have the shape (rows,)."
+    if f.kind in ("count", "distinct"): return pl.Series(f.name, n if f.kind == "count" else facts[0])
+    if f.kind == "sum": return pl.Series(f.name, ratio(facts[0].astype(np.float64), 1.0, float(f.factor)))
+    some = n >= (2 if f.kind == "std" else 1)
+    if f.kind in ("mean", "share"): value = ratio(facts[0].astype(np.float64), np.where(some, n, 1).astype(np.float64), float(f.factor))
+    elif f.kind == "std": value = _deviations(n, facts[0], facts[1])/float(f.factor)
+    elif f.kind == "since_last": value = ratio(since_us.astype(np.float64), 1.0, 1e6)
+    else: value = facts[0] if f.words or f.dtype == pl.Boolean else ratio(facts[0].astype(np.float64), 1.0, float(f.factor))
+    return _emptied(f, value, some)
+
+
+def _deviations(n: np.ndarray, total: np.ndarray, square: pl.Series) -> np.ndarray:
+    wide = [pl.Series(a).cast(pl.Int128) for a in (n, total)]
+    spread = (wide[0]*square - wide[1]*wide[1]).cast(pl.Float64).to_numpy()
+    pairs = n.astype(np.float64)*(n - 1).astype(np.float64)
+    return np.sqrt(spread/np.where(n > 1, pairs, 1.0))
+
+
+def _emptied(f: Feature, value: np.ndarray, some: np.ndarray) -> pl.Series:
+    "With the declared value where there is nothing, in the feature's type."
+    if f.words:
+        code = -1 if f.empty is None else f.words.index(f.empty)
+        codes = pl.Series(np.where(some, value, code))
+        return pl.Series(f.words, dtype=f.dtype).gather(codes.set(codes < 0, None)).alias(f.name)
+    if f.empty is not None: value = np.where(some, value, f.empty)
+    out = pl.Series(f.name, value).cast(f.dtype)
+    return out if f.empty is not None or some.all() else out.set(pl.Series(~some), None)
 
 # %% ../nbs/04_features.ipynb #61a6843f
-@dataclass
-class Totals:
-    "The events of a series in order of key and time, with running totals; arrays of length n (totals: n + 1)."
-    place: np.ndarray             # packed key and time, sorted
-    time: np.ndarray              # microseconds
-    order: np.ndarray             # position in the frame of the events
-    running: dict[str, np.ndarray]
+_SAYS = dict(count="number of {s} events", sum="total {m} of {s} events", mean="mean {m} of {s} events", share="share with {of} among {s} events", std="standard deviation of {m} of {s} events",
+             min="smallest {m} of {s} events", max="largest {m} of {s} events", first="{m} of the first {s} event", last="{m} of the {s} event before this one",
+             distinct="number of different {m} of {s} events", since_last="seconds since the {s} event before this one")
 
 
-def _running(values: np.ndarray, name: str) -> np.ndarray:
-    "Running total with a leading zero; overflow is an error, never a wrap."
-    if values.size and float(np.abs(values.astype(np.float64)).sum()) >= 2.0**62: raise OverflowError(f"the running total of {name!r} does not fit 64 bits; use a coarser unit.")
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+def _value_of(a: Aggregate) -> tuple[Any, str, int, tuple[str, ...]]:
+    "Type, unit, factor and vocabulary of an aggregate's value."
+    f = a.stream.fields.get(a.measure or "")
+    if a.kind in ("count", "distinct"): return pl.Int64, "events" if a.kind == "count" else "values", 1, ()
+    if a.kind in ("since_last", "share"): return pl.Float64, "s" if a.kind == "since_last" else "share", 1, ()
+    if a.kind in ("first", "last") and isinstance(f, Category): return pl.Enum(f.values), "category", 1, f.values
+    if a.kind in ("first", "last") and isinstance(f, Flag): return pl.Boolean, "flag", 1, ()
+    return pl.Float64, f.unit if isinstance(f, Fixed) else "share" if a.kind == "mean" else "events", f.factor if isinstance(f, Fixed) else 1, ()
 
 
-def totals(series: Series, events: pl.DataFrame, codes: np.ndarray, start: int, span: int) -> Totals:
-    "Sort a series and add it up."
-    time = _micros(events)
-    place = codes*span + (time - start)
-    order = np.argsort(place, kind="stable")
-    running = {m: _running(events[m].cast(pl.Int64).to_numpy()[order], m) for m in series.measures}
-    return Totals(place[order], time[order], order, running)
+def _columns(a: Aggregate) -> tuple[Column, ...]: return tuple(Column(k, a.measure or "", a.of) for k in _COLUMNS[a.kind])
+
+
+def _aggregates(view: type[FeatureView], name: str, a: Aggregate, series: Series) -> list[Feature]:
+    "One feature a window."
+    dtype, unit, factor, words = _value_of(a)
+    says = _SAYS[a.kind].format(s=a.stream.name, m=a.measure, of=" and ".join(map(str, a.of))) + "".join(f", {c}," for c in a.where)
+    return [Feature(f"{view.__name__.lower()}_{name}_{w}", dtype, a.kind, window_us(w), series, _columns(a), factor, words, a.empty, None, f"{says} of the same {', '.join(view.key)} within {w}", unit) for w in a.over]
 
 # %% ../nbs/04_features.ipynb #9256e615
-def windows(
-    series: Series,
-    events: pl.DataFrame,     # the stream's events
-    requests: pl.DataFrame,   # one row a request: keys, `event_time`
-    lengths: Sequence[int],   # windows in microseconds
-) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, dict[str, np.ndarray]]]]:  # µs since the last event; per window: count, totals
-    "Counts and totals over (t − w, t), exact, for every request."
-    events = series.rows(events)
-    ev_codes, rq_codes = key_codes(events, requests, series.key)
-    t_ev, t_rq = _micros(events), _micros(requests)
-    start = min((int(a.min()) for a in (t_ev, t_rq) if a.size), default=0)
-    span = max((int(a.max()) for a in (t_ev, t_rq) if a.size), default=0) - start + 1
-    n_codes = max((int(a.max()) for a in (ev_codes, rq_codes) if a.size), default=0) + 1
-    if n_codes*span >= 2**62: return _in_blocks(series, events, requests, lengths, ev_codes, rq_codes, 2**61//span)
-    all_events = totals(series, events, ev_codes, start, span)
-    asked = rq_codes*span + (t_rq - start)
-    order = np.argsort(asked, kind="stable"); asked = asked[order]
-    first = np.searchsorted(all_events.place, rq_codes[order]*span, "left")
-    stop = np.searchsorted(all_events.place, asked, "left")
-    last = all_events.time[np.maximum(stop - 1, 0)] if all_events.time.size else np.zeros(stop.size, np.int64)
-    answers = {w: _between(all_events, np.maximum(np.searchsorted(all_events.place, asked - w, "right"), first), stop, order) for w in lengths}
-    return _unsort(t_rq[order] - last, order), answers
-
-
-def _unsort(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    "Back into the order of the requests."
-    out = np.empty_like(values); out[order] = values
-    return out
-
-
-def _between(t: Totals, begin: np.ndarray, stop: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    "Count and totals between two positions."
-    return _unsort(stop - begin, order), {m: _unsort(c[stop] - c[begin], order) for m, c in t.running.items()}
-
-# %% ../nbs/04_features.ipynb #da50d0a8
-def _in_blocks(series: Series, events: pl.DataFrame, requests: pl.DataFrame, lengths: Sequence[int],
-               ev_codes: np.ndarray, rq_codes: np.ndarray, per_block: int) -> Any:
-    "`windows`, a range of keys at a time."
-    since = np.zeros(requests.height, np.int64)
-    answers = {w: (np.zeros(requests.height, np.int64), {m: np.zeros(requests.height, np.int64) for m in series.measures}) for w in lengths}
-    for low in range(0, int(max(ev_codes.max(initial=0), rq_codes.max(initial=0))) + 1, max(1, per_block)):
-        mine_e, mine_r = [(c >= low) & (c < low + max(1, per_block)) for c in (ev_codes, rq_codes)]
-        if not mine_r.any(): continue
-        part_since, part = windows(series, events.filter(pl.Series(mine_e)), requests.filter(pl.Series(mine_r)), lengths)
-        since[mine_r] = part_since
-        for w, (n, sums) in part.items():
-            answers[w][0][mine_r] = n
-            for m, s in sums.items(): answers[w][1][m][mine_r] = s
-    return since, answers
-
-# %% ../nbs/04_features.ipynb #655215bd
-def _unit_of(a: Aggregate) -> tuple[Any, str, int]:
-    "Type, unit and factor of an aggregate's value."
-    measured = a.stream.fields[a.measure] if a.measure else None
-    factor = measured.factor if isinstance(measured, Fixed) else 1
-    if a.kind == "count": return pl.Int64, "events", 1
-    if a.kind == "since_last": return pl.Float64, "s", 1
-    return pl.Float64, (measured.unit if isinstance(measured, Fixed) else "share" if a.kind == "mean" else "events"), factor
-
-
-_SAYS = dict(count="number of {s} events", sum="total {m} of {s} events", mean="mean {m} of {s} events", since_last="seconds since the latest {s} event")
-
-
-def _aggregates(view: type[FeatureView], name: str, a: Aggregate, measures: dict) -> list[Feature]:
-    "One feature a window."
-    dtype, unit, factor = _unit_of(a)
-    where = tuple(sorted(a.where.items()))
-    series = Series(a.stream, view.key, where, tuple(sorted(measures[(a.stream, view.key, where)])))
-    says = _SAYS[a.kind].format(s=a.stream.name, m=a.measure) + "".join(f" with {k} = {v}" for k, v in where)
-    return [Feature(f"{view.__name__.lower()}_{name}_{w}", f"{says} of the same {', '.join(view.key)} within {w}", dtype, unit,
-                    None, a.kind, window_us(w), a.measure, factor, a.empty, series) for w in a.over]
-
-# %% ../nbs/04_features.ipynb #d4392222
 def as_request(
     stream: type[Stream],
     frame: pl.DataFrame,   # stored events: exact integers
-) -> pl.DataFrame:         # what expressions see: `Fixed` measures as float64 in their own unit
+) -> pl.DataFrame:         # what expressions see: `Fixed` measures as float64 in their own unit, `Category` fields as Enum
     "Requests the way row-wise features see them."
-    return frame.with_columns(_in_unit(frame[n], f) for n, f in stream.fields.items() if isinstance(f, Fixed))
+    words = [pl.col(n).cast(pl.Enum(f.values), strict=False) for n, f in stream.fields.items() if isinstance(f, Category)]
+    return frame.with_columns(*words, *(_in_unit(frame[n], f) for n, f in stream.fields.items() if isinstance(f, Fixed)))
 
 
 def _in_unit(stored: pl.Series, f: Fixed) -> pl.Series:
     "Exact integers as float64 in the field's own unit; null stays null."
     value = pl.Series(stored.name, ratio(stored.fill_null(0).to_numpy().astype(np.float64), 1.0, float(f.factor)))
     return value.set(stored.is_null(), None) if stored.null_count() else value
+
+
+_NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+
+
+def wraps(
+    expr: pl.Expr,
+    columns: dict[str, Any],   # name to type
+) -> str|None:                 # a part that computes in less than 64 bits
+    "Look for whole-number arithmetic that could overflow without a word."
+    if expr.meta.is_literal() or expr.meta.is_column(): return None
+    node = json.loads(expr.meta.serialize(format="json")).get("BinaryExpr", {})
+    if node.get("op") in ("Plus", "Minus", "Multiply") and pl.LazyFrame(schema=columns).select(x=expr).collect_schema()["x"] in _NARROW: return str(expr)
+    return next((w for part in expr.meta.pop() if (w := wraps(part, columns))), None)
 
 
 def row_wise(
@@ -260,34 +277,39 @@ def _levels(frame: pl.DataFrame, levels: list[list[pl.Expr]]) -> pl.DataFrame:
 # %% ../nbs/04_features.ipynb #79668bf0
 class FeatureSet:
     "What a model sees of a request: an ordered list of features with one meaning everywhere."
-    engine = 1  # raised when the meaning of a definition changes
+    engine = 2  # raised when the meaning of a definition changes
+    features: list[Feature]
 
     def __init__(
         self,
         request: type[Stream],             # the stream that is decided on
         views: Sequence[type[FeatureView]],
     ):
-        self.request, self.views = request, list(views)
-        measures: dict[Any, set] = {}
-        for v in views:
-            for a in v.members.values():
-                if isinstance(a, Aggregate): measures.setdefault((a.stream, v.key, tuple(sorted(a.where.items()))), set()).update([a.measure] if a.measure else [])
-        self.features: list[Feature] = []
+        self.request, self.views, self.features = request, list(views), []
+        shared = _shared(views)
         for view in views:
-            for k in view.key:
-                if k not in request.fields: raise ContractError(f"{view.__name__}: requests have no field {k!r}; {request.__name__} has {', '.join(request.fields)}.")
+            self._check_key(view)
             for name, member in view.members.items():
-                made = _aggregates(view, name, member, measures) if isinstance(member, Aggregate) else [self._row_feature(view, name, member)]
+                made = _aggregates(view, name, member, shared[_group(view, member)]) if isinstance(member, Aggregate) else [self._row_feature(view, name, member)]
                 for f in made: self._add(f)
 
+    def _check_key(self, view: type[FeatureView]) -> None:
+        for k in view.key:
+            if k not in self.request.fields: raise ContractError(f"{view.__name__}: requests have no field {k!r}; {self.request.__name__} has {', '.join(self.request.fields)}.")
+            if self.request.fields[k].optional: raise ContractError(f"{view.__name__}: {k!r} may be missing in a request, and then there is nobody to ask about; a key must not be optional.")
+        for name, a in view.members.items():
+            for k, b in zip(view.key, (a.by or view.key) if isinstance(a, Aggregate) else ()):
+                if (r := self.request.fields[k]).dtype != (s := a.stream.fields[b]).dtype: raise ContractError(f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal.")
+
     def _row_feature(self, view: type[FeatureView], name: str, expr: pl.Expr) -> Feature:
-        sample = pl.DataFrame(schema=self.request.schema())
-        columns = {**dict(as_request(self.request, sample).schema), **{f.name: f.dtype for f in self.features}}
-        full = "_".join([view.__name__.lower()]*bool(view.key) + [name])
+        columns = {**dict(as_request(self.request, pl.DataFrame(schema=self.request.schema())).schema), **{f.name: f.dtype for f in self.features}}
+        full, said = "_".join([view.__name__.lower()]*bool(view.key) + [name]), f"{view.__name__}.{name}"
         try: dtype = pl.LazyFrame(schema=columns).select(expr.alias(full)).collect_schema()[full]
-        except pl.exceptions.PolarsError as e: raise ContractError(f"{view.__name__}.{name}: {str(e).splitlines()[0]}. Known here: {', '.join(columns)}.") from None
-        if not (dtype.is_numeric() or dtype == pl.Boolean): raise ContractError(f"{view.__name__}.{name} is of type {dtype}; a feature is a number or a flag.")
-        return Feature(full, (view.__doc__ or "").strip(), dtype, expr=expr)
+        except pl.exceptions.PolarsError as e: raise ContractError(f"{said}: {str(e).splitlines()[0]}. Known here: {', '.join(columns)}.") from None
+        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)): raise ContractError(f"{said} is of type {dtype}; a feature is a number, a flag or a category (cast it to pl.Enum with its vocabulary).")
+        if narrow := wraps(expr, columns): raise ContractError(f"{said}: {narrow} is computed in a type of less than 64 bits and would wrap without a word; cast its parts to pl.Int64 first.")
+        words = tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
+        return Feature(full, dtype, expr=expr, words=words, doc=f"{(view.__doc__ or '').strip().splitlines()[0] if view.__doc__ else ''} {_readable(expr)}".strip(), unit="category" if words else "flag" if dtype == pl.Boolean else "")
 
     def _add(self, f: Feature) -> None:
         measure = f.expr is not None and f.expr.meta.eq(pl.col(f.name))
@@ -297,6 +319,11 @@ class FeatureSet:
     @property
     def names(self) -> list[str]: return [f.name for f in self.features]
 
+    @property
+    def inputs(self) -> list[str]:
+        "What a model sees: the features, and of a category one column for each word."
+        return [n for f in self.features for n in ([f"{f.name}={w}" for w in f.words] or [f.name])]
+
     @cached_property
     def series(self) -> dict[Series, list[Feature]]:
         "The series that the aggregates read, with the features that read them."
@@ -304,6 +331,12 @@ class FeatureSet:
         for f in self.features:
             if f.series: out.setdefault(f.series, []).append(f)
         return out
+
+    @cached_property
+    def stored(self) -> list[Series]:
+        "What the online state holds: the series, and the occurrences behind a `distinct`."
+        every = [t for s in self.series for t in (s, *(s.occurrences(c) for c in s.columns if c.kind == "distinct"))]
+        return list({s.id: s for s in every}.values())
 
     @cached_property
     def streams(self) -> list[type[Stream]]:
@@ -317,19 +350,53 @@ class FeatureSet:
         left = [f for f in self.features if f.expr is not None]
         while left:
             ready = [f for f in left if not (set(f.expr.meta.root_names()) & {g.name for g in left if g is not f})]
-            levels.append([f.expr.alias(f.name) for f in ready]); left = [f for f in left if f not in ready]
+            levels.append([_finite(f) for f in ready]); left = [f for f in left if f not in ready]
         return levels
 
     @cached_property
     def hash(self) -> str:
         "Changes exactly when a value could change."
-        said = [[self.engine, self.request.name, [[n, type(f).__name__, getattr(f, "factor", 1)] for n, f in self.request.fields.items()]]]
-        said += [[f.name, f.kind, f.window, f.measure, f.factor, f.empty, f.series.id if f.series else f.expr.meta.serialize(format="json")] for f in self.features]
+        roots = {r for f in self.features if f.expr is not None for r in f.expr.meta.root_names()} & set(self.request.fields)
+        said = [self.engine, self.request.name, [_stored_as(self.request, n) for n in sorted(roots)], sorted(_identity(f) for f in self.features)]
         return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
 
+    @cached_property
+    def state_hash(self) -> str:
+        "Changes exactly when the online state would; a row-wise feature is not in it."
+        return hashlib.blake2b(json.dumps([self.engine, sorted(s.id for s in self.stored)]).encode(), digest_size=8).hexdigest()
+
     def catalogue(self) -> pl.DataFrame:
-        "Name, type, unit and meaning of every feature."
-        return pl.DataFrame([dict(feature=f.name, type=str(f.dtype), unit=f.unit, meaning=f.doc) for f in self.features])
+        "Name, type, unit and meaning of every feature, and its value when the window holds nothing."
+        kinds = lambda f: "category" if f.words else {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}.get(str(f.dtype), str(f.dtype))
+        return pl.DataFrame([dict(feature=f.name, type=kinds(f), unit=f.unit, nothing=f.nothing, meaning=f.doc + (f": {', '.join(f.words)}" if f.words else "")) for f in self.features])
+
+# %% ../nbs/04_features.ipynb #4636524c
+def _group(view: type[FeatureView], a: Aggregate) -> tuple: return a.stream, view.key, a.by or view.key, a.where
+
+
+def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
+    "One series for all aggregates of the same events, with all the columns they need."
+    wanted: dict[tuple, set[Column]] = {}
+    for view in views:
+        for a in view.members.values():
+            if isinstance(a, Aggregate): wanted.setdefault(_group(view, a), set()).update(_columns(a))
+    return {group: Series(*group, tuple(sorted(columns, key=str))) for group, columns in wanted.items()}
+
+
+def _finite(f: Feature) -> pl.Expr:
+    "What is not finite is missing."
+    return (pl.when(f.expr.is_finite()).then(f.expr) if f.dtype.is_float() else f.expr).alias(f.name)
+
+
+def _readable(expr: pl.Expr) -> str: return str(expr).replace('col("', "").replace('")', "").replace("dyn int: ", "").replace("dyn float: ", "").strip("[]")
+
+
+def _identity(f: Feature) -> str:
+    "What a feature's values depend on, as text."
+    if f.expr is not None: return json.dumps([f.name, f.expr.meta.serialize(format="json")])
+    s = f.series
+    said = [s.stream.name, s.key, s.by, [str(c) for c in s.where], [[c.kind, [str(o) for o in c.of]] for c in f.columns]]
+    return json.dumps([f.name, f.kind, f.window, f.factor, f.words, f.empty, *said, [_stored_as(s.stream, n) for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})]])
 
 # %% ../nbs/04_features.ipynb #0999768d
 def offline(
@@ -339,29 +406,118 @@ def offline(
 ) -> pl.DataFrame:                              # `event_id`, then one column a feature, in the order of `requests`
     "Point-in-time features: each row as it would have been computed at its own time."
     frame = as_request(features.request, requests.select(*features.request.schema()))
-    columns = []
-    for series, wanted in features.series.items():
-        since, answers = windows(series, events[series.stream], requests, sorted({f.window for f in wanted}))
-        own = _own(features, series, requests)
-        for f in wanted:
-            n, sums = answers[f.window]
-            total = sums[f.measure] if f.measure else None
-            if own is not None and f.kind != "since_last":
-                total = total + own*requests[f.measure].cast(pl.Int64).to_numpy() if f.measure else None
-                n = n + own
-            columns.append(finish_all(f, n, total, since))
-    frame = frame.with_columns(columns)
+    frame = frame.with_columns(aggregates(features, requests, events))
     return row_wise(frame, features.row_exprs).select("event_id", *features.names)
 
 
-def _own(features: FeatureSet, series: Series, requests: pl.DataFrame) -> np.ndarray|None:
-    "1 where the request itself is counted by the series, 0 where its condition leaves it out; None for another stream."
-    if series.stream is not features.request: return None
-    return requests.select(pl.all_horizontal(pl.lit(True), *(pl.col(c).eq_missing(v) for c, v in series.where)).cast(pl.Int64)).to_series().to_numpy()*np.ones(requests.height, np.int64)
+def aggregates(
+    features: FeatureSet,
+    requests: pl.DataFrame,
+    events: dict[type[Stream], pl.DataFrame],
+    series: Iterable[Series]|None=None,         # only these; all by default
+) -> list[pl.Series]:                           # one a feature, in the order of `requests`
+    "The aggregates of some series for every request."
+    out = []
+    for s in features.series if series is None else series: out += _of_series(features, s, s.rows(events[s.stream]), requests)
+    return out
+
+
+def _of_series(features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame) -> list[pl.Series]:
+    wanted = features.series[series]
+    codes, asked = key_codes(events.select(series.by), requests.select(series.key))
+    times, t = (f["event_time"].dt.timestamp("us").to_numpy() for f in (events, requests))
+    longest = max(f.window for f in wanted)
+    n_codes = max((int(a.max()) for a in (codes, asked) if a.size), default=0) + 1
+    per_block = max(1, Line.most//Line.extent(times, t, longest)[1])
+    if n_codes > per_block: return _in_blocks(features, series, events, requests, codes, asked, per_block)
+    return _Windows(series, events, requests, Line(codes, times, asked, t, longest), series.stream is features.request).features(wanted)
+
+
+def _in_blocks(features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame, codes: np.ndarray, asked: np.ndarray, per_block: int) -> list[pl.Series]:
+    "A range of entities at a time."
+    parts, rows = [], []
+    for low in range(0, int(asked.max(initial=0)) + 1, per_block):
+        mine_e, mine_r = ((c >= low) & (c < low + per_block) for c in (codes, asked))
+        if not mine_r.any(): continue
+        rows.append(np.flatnonzero(mine_r))
+        parts.append(pl.DataFrame(_of_series(features, series, events.filter(pl.Series(mine_e)), requests.filter(pl.Series(mine_r)))))
+    return pl.concat(parts).with_columns(_row=np.concatenate(rows)).sort("_row").drop("_row").get_columns()
 
 # %% ../nbs/04_features.ipynb #7e6ee8b2
-Window = tuple[int, tuple[int, ...]]                                        # count, totals in the order of `series.measures`
-Lookup = Callable[[Series, tuple, int, Sequence[int]], tuple[int|None, list[Window]]]  # series, key, t in µs, windows -> last event in µs, answers
+class _Windows:
+    "One series on its line: facts of every window, for every request, in the order of the line."
+    def __init__(self, series: Series, events: pl.DataFrame, requests: pl.DataFrame, line: Line, own_stream: bool):
+        self.series, self.events, self.requests, self.line = series, events, requests, line
+        self.own = self._own() if own_stream else np.zeros(requests.height, bool)
+
+    def _own(self) -> np.ndarray:
+        "Which requests are events of the series themselves."
+        mine = [c.expr() for c in self.series.where] + [pl.col(b) == pl.col(k) for b, k in zip(self.series.by, self.series.key) if b != k]
+        if not mine: return np.ones(self.requests.height, bool)
+        return self.requests.select(pl.all_horizontal(mine)).to_series().to_numpy()[self.line.requests]
+
+    def features(self, wanted: Sequence[Feature]) -> list[pl.Series]:
+        since, out = self.line.since(), []
+        for window in sorted({f.window for f in wanted}):
+            begin = self.line.begin(window)
+            n = self.line.stop - begin
+            facts = {c: self.fact(c, begin, window) for f in wanted if f.window == window for c in f.columns}
+            for f in wanted:
+                if f.window != window: continue
+                value = finish_all(f, n if f.kind in ("last", "since_last") else n + self.own, [facts[c] for c in f.columns], since)
+                out.append((wanted.index(f), self._back(value)))
+        return [value for _, value in sorted(out, key=lambda p: p[0])]
+
+    def _back(self, value: pl.Series) -> pl.Series:
+        "In the order of the requests."
+        if value.null_count() == 0 and value.dtype in (pl.Int64, pl.Float64): return pl.Series(value.name, self.line.back(value.to_numpy()))
+        where = np.empty(len(value), np.int64); where[self.line.requests] = np.arange(len(value))
+        return value.gather(where)
+
+    def fact(self, c: Column, begin: np.ndarray, window: int) -> Any:
+        "A column's fact for every window, the request's own event included."
+        if c.kind == "distinct": return self._distinct(c, begin, window)
+        own, x, v, stop = self.own, self.own_values(c), self.values(c), self.line.stop
+        if c.kind in ("sum", "is"): return totals(v, begin, stop, c.field) + own*x
+        if c.kind == "square": return squares(v, begin, stop) + pl.Series(own*x).cast(pl.Int128)*pl.Series(x).cast(pl.Int128)
+        some = stop > begin
+        if c.kind in ("min", "max"):
+            found = extremes(v, begin, stop, np.minimum if c.kind == "min" else np.maximum)
+            return np.where(own, np.where(some, np.minimum(found, x) if c.kind == "min" else np.maximum(found, x), x), found)
+        if not v.size: return x
+        v, at = edge(self.line.line, v), begin if c.kind == "first" else stop - 1
+        found = v[np.clip(at, 0, v.size - 1)]
+        return np.where(own & ~some, x, found) if c.kind == "first" else found
+
+    def values(self, c: Column) -> np.ndarray: return self.series.coded(self.events, c)[self.line.events]
+
+    def own_values(self, c: Column) -> np.ndarray:
+        "The requests' own values; 0 where a request is no event of the series."
+        if not self.own.any(): return np.zeros(self.own.size, np.int64)
+        frame = self.requests.select(self.series.fields)
+        coded = self.series.coded(frame, c) if c.kind == "is" else frame.select(self.series.stream.fields[c.field].codes(c.field).fill_null(0)).to_series().to_numpy()
+        return np.where(self.own, coded[self.line.requests], 0)
+
+    def _distinct(self, c: Column, begin: np.ndarray, window: int) -> np.ndarray:
+        "Different values; the request's own is one more where the window does not hold it."
+        many = self.series.occurrences(c)
+        codes, _ = key_codes(self.events.select(many.by), self.events.select(many.by).clear())
+        found = distinct(codes[self.line.events], begin, self.line.stop)
+        if not self.own.any(): return found
+        codes, asked = key_codes(self.events.select(many.by), self.requests.select(many.key))
+        line = Line(codes, self.events["event_time"].dt.timestamp("us").to_numpy(), asked, self.requests["event_time"].dt.timestamp("us").to_numpy(), window)
+        held = line.back(line.stop - line.begin(window))[self.line.requests]
+        return found + (self.own & (held == 0))
+
+# %% ../nbs/04_features.ipynb #84bbff50
+Ask = tuple[Series, tuple, int, Sequence[int]]   # series, entity, t in µs, windows in µs
+Answer = tuple[int, list[tuple[int, tuple]]]     # µs of the last event before t (read only where there is one); for each window its count and the series' facts
+
+
+class Lookup(Protocol):
+    "The state, at one moment."
+    def __call__(self, asks: Sequence[Ask]) -> Sequence[Answer]:
+        "One answer for each question, from one consistent view."
 
 
 def micros(moment: datetime) -> int:
@@ -370,23 +526,41 @@ def micros(moment: datetime) -> int:
     return (delta.days*86400 + delta.seconds)*1_000_000 + delta.microseconds
 
 
+def merge_own(
+    kind: str,     # of the column
+    n: int,        # events in the window, the request not counted
+    fact: Any,
+    x: int,        # the request's own value
+) -> Any:
+    "A fact with the request's own event added."
+    if kind in ("sum", "is"): return fact + x
+    if kind == "square": return fact + x*x
+    if kind == "first": return fact if n else x
+    if kind == "last": return fact
+    return x if not n else min(fact, x) if kind == "min" else max(fact, x)
+
+# %% ../nbs/04_features.ipynb #7fee7e68
 class Online:
     "A feature set, prepared for answering one request at a time."
     def __init__(self, features: FeatureSet):
-        self.features = features
+        self.features, self.order = features, features.names
         self.plan = [self._plan(s, fs) for s, fs in features.series.items()]
-        roots = {r for f in features.features if f.expr is not None for r in f.expr.meta.root_names()}
-        shown = dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema)
-        self.inputs = [(n, t) for n, t in shown.items() if n in roots]
-        self.aggregates = [(f.name, f.dtype) for f in features.features if f.series and f.name in roots]
-        self.schema = dict(self.inputs + self.aggregates)
-        self.rows = [f.name for f in features.features if f.expr is not None]
-        self.factors = {n: float(f.factor) for n, f in features.request.fields.items() if isinstance(f, Fixed)}
+        self.rows = RowWise(features)
 
     def _plan(self, series: Series, wanted: list[Feature]) -> tuple:
         lengths = sorted({f.window for f in wanted})
-        steps = [(f, lengths.index(f.window), series.measures.index(f.measure) if f.measure else -1) for f in wanted]
-        return series, series.stream is self.features.request, lengths, steps
+        steps = [(f, lengths.index(f.window), [series.columns.index(c) for c in f.columns], f.kind in ("last", "since_last")) for f in wanted]
+        extra = [(i, series.occurrences(c)) for i, c in enumerate(series.columns) if c.kind == "distinct" and series.stream is self.features.request]
+        pairs = [(b, k) for b, k in zip(series.by, series.key) if b != k]
+        return series, lengths, steps, extra, series.stream is self.features.request, pairs
+
+    def asks(self, request: dict[str, Any], t: int) -> list[Ask]:
+        "Every question that the features of a request put to the state."
+        out: list[Ask] = []
+        for series, lengths, _, extra, *_ in self.plan:
+            out.append((series, tuple([request[k] for k in series.key]), t, lengths))
+            for _, many in extra: out.append((many, tuple([request[k] for k in many.key]), t, lengths))
+        return out
 
     def __call__(
         self,
@@ -395,20 +569,50 @@ class Online:
     ) -> dict[str, Any]:          # feature name to value, in the order of the set
         "The features of one request."
         t, values = micros(request["event_time"]), {}
-        for series, own, lengths, steps in self.plan:
-            last, answers = lookup(series, tuple(request[k] for k in series.key), t, lengths)
-            counted = own and series.counts(request)
-            for f, w, m in steps:
-                n, sums = answers[w]
-                total = sums[m] if m >= 0 else 0
-                if counted and f.kind != "since_last": n, total = n + 1, total + (int(request[f.measure]) if m >= 0 else 0)
-                values[f.name] = finish_one(f, n, total, None if last is None else t - last)
-        return self._rows(request, values)
+        answers = iter(lookup(self.asks(request, t)) if self.plan else ())
+        for series, _, steps, extra, own, pairs in self.plan:
+            last, windows = next(answers)
+            held = {i: next(answers)[1] for i, _ in extra}
+            if own and series.counts(request) and all(request[b] == request[k] for b, k in pairs): windows = self._with_own(series, windows, held, request)
+            else: windows = [(n, n, facts, facts) for n, facts in windows]
+            for f, w, columns, before in steps:
+                n, past, facts, earlier = windows[w]
+                values[f.name] = finish_one(f, past if before else n, [(earlier if before else facts)[c] for c in columns], t - last)
+        self.rows(request, values)
+        return {n: values[n] for n in self.order}
 
-    def _rows(self, request: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-        "Row-wise features, evaluated by Polars as offline."
-        if self.rows:
-            given = {n: ratio(float(request[n]), 1.0, self.factors[n]) if n in self.factors and request[n] is not None else request[n] for n, _ in self.inputs}
-            twice = pl.DataFrame({n: [v, v] for n, v in (*given.items(), *((n, values[n]) for n, _ in self.aggregates))}, schema=self.schema)
-            values.update(_levels(twice, self.features.row_exprs).select(self.rows).row(0, named=True))
-        return {n: values[n] for n in self.features.names}
+    def _with_own(self, series: Series, windows: list, held: dict[int, list], request: dict[str, Any]) -> list:
+        "Counts and facts with the request's own event, beside those without."
+        own = [(c.kind, 0 if c.kind == "distinct" else series.values(c, request)) for c in series.columns]
+        return [(n + 1, n, [facts[i] + (not held[i][w][0]) if kind == "distinct" else merge_own(kind, n, facts[i], x) for i, (kind, x) in enumerate(own)], facts) for w, (n, facts) in enumerate(windows)]
+
+
+class RowWise:
+    "The row-wise features of a set, for one request."
+    def __init__(self, features: FeatureSet):
+        mine = [f for f in features.features if f.expr is not None]
+        self.plain = [(f.name, f.expr.meta.root_names()[0]) for f in mine if f.expr.meta.is_column() and f.name == f.expr.meta.root_names()[0] and f.name in features.request.fields]
+        self.computed = [f.name for f in mine if f.name not in dict(self.plain)]
+        plain = set(dict(self.plain))
+        self.levels = [kept for level in features.row_exprs if (kept := [e for e in level if e.meta.output_name() not in plain])]
+        done = [e.meta.output_name() for e in self.levels[-1]] if self.levels else []
+        self.computed = [*done, *(n for n in self.computed if n not in done)]
+        self.last = [*(self.levels[-1] if self.levels else []), *(pl.col(n) for n in self.computed if n not in done)]
+        roots = {r for f in mine if f.name in self.computed for r in f.expr.meta.root_names()} - set(self.computed)
+        shown = dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema)
+        self.schema = {n: t for n, t in {**shown, **{f.name: f.dtype for f in features.features if f.series}}.items() if n in roots}
+        self.factors = {n: float(f.factor) for n, f in features.request.fields.items() if isinstance(f, Fixed) and (n in roots or n in plain)}
+
+    def __call__(
+        self,
+        request: dict[str, Any],
+        values: dict[str, Any],     # the aggregates; the row-wise features are added
+    ) -> None:
+        "Evaluated by Polars, as offline."
+        given = {**request, **{n: ratio(float(request[n]), 1.0, k) for n, k in self.factors.items() if request[n] is not None}}
+        for name, column in self.plain: values[name] = given[column]
+        if not self.computed: return
+        given.update(values)
+        frame = pl.DataFrame([row := {n: given[n] for n in self.schema}, row], schema=self.schema)
+        for level in self.levels[:-1]: frame = frame.with_columns_seq(level)
+        values.update(zip(self.computed, frame.select_seq(self.last).row(0)))

@@ -28,13 +28,22 @@ def matrix(
     names: Sequence[str],    # the model's features, in its order
 ) -> np.ndarray:             # float64, shape (rows, features); null as NaN
     "A feature frame as the numbers a model sees."
-    if missing := [n for n in names if n not in frame.columns]: raise ModelError(f"the model wants features that the frame lacks: {', '.join(missing)}.")
-    return frame.select(pl.col(n).cast(pl.Float64).fill_null(float("nan")) for n in names).to_numpy().astype(np.float64, order="C")
+    if missing := [n for n in names if n.partition("=")[0] not in frame.columns]: raise ModelError(f"the model wants features that the frame lacks: {', '.join(missing)}.")
+    column = lambda name, equals, word: pl.col(name) == word if equals else pl.col(name)
+    return frame.select(column(*n.partition("=")).cast(pl.Float64).fill_null(float("nan")).alias(n) for n in names).to_numpy().astype(np.float64, order="C")
 
 
 def row(values: dict[str, Any], names: Sequence[str]) -> np.ndarray:
     "One request's features as the same numbers; shape (1, features)."
-    return np.array([[float("nan") if (v := values[n]) is None else float(v) for n in names]])
+    return np.array([[_number(values, n) for n in names]])
+
+
+def _number(values: dict[str, Any], name: str) -> float:
+    "A feature as a number; `feature=word` asks whether a category is that word."
+    if "=" in name:
+        feature, _, word = name.partition("=")
+        return float("nan") if values[feature] is None else float(values[feature] == word)
+    return float("nan") if (v := values[name]) is None else float(v)
 
 # %% ../nbs/06b_models.ipynb #07d379cd
 def logistic(z: float) -> float:
@@ -189,4 +198,4 @@ def reasons(
     "The features that moved this score the most."
     effects = model.contributions(x)[0]
     strongest = sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:top]
-    return [dict(feature=model.features[i], value=values[model.features[i]], effect=round(float(effects[i]), 4)) for i in strongest if effects[i] != 0]
+    return [dict(feature=model.features[i], value=values[model.features[i].partition("=")[0]], effect=round(float(effects[i]), 4)) for i in strongest if effects[i] != 0]

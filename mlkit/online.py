@@ -5,29 +5,31 @@
 # %% ../nbs/05_online.ipynb #40c0909c
 from __future__ import annotations
 
-import hashlib, json, os, shutil, struct
+import fcntl, hashlib, json, os, shutil, struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lmdb, numpy as np, polars as pl
 
 from .etl import Logs
 from .eventlog import scan
 from .events import Stream
-from .features import FeatureSet, Series, Window, key_codes
+from .features import Answer, Ask, Column, FeatureSet, Series
+from .windows import key_codes
 
 # %% auto #0
-__all__ = ['CHUNK', 'META', 'entity_bytes', 'series_bytes', 'Chunk', 'Reader', 'series_bytes_cached', 'StateError',
-           'state_folder', 'OnlineStore', 'apply', 'load']
+__all__ = ['CHUNK', 'META', 'NEVER', 'entity_bytes', 'Layout', 'layout', 'Chunk', 'Reader', 'Writer', 'Entity', 'StateError',
+           'state_folder', 'LmdbReader', 'Store', 'OnlineStore', 'apply', 'locked', 'contents', 'load', 'fill']
 
 # %% ../nbs/05_online.ipynb #6126e07a
-CHUNK = 128  # most events in a chunk
+CHUNK = 128  # most events in a chunk, unless they are all of one moment; and most entries of a node
 META = b"\x00meta"
 
 
@@ -36,111 +38,365 @@ def _ordered(n: int) -> bytes:
     return struct.pack(">Q", n + 2**63)
 
 
+def _time(key: bytes) -> int:
+    "The time at the end of a record's key."
+    return int(struct.unpack(">Q", key[-8:])[0]) - 2**63
+
+
 def entity_bytes(
-    key: tuple,  # values of the key fields: integers or texts
+    key: tuple,  # values of the key fields: integers, texts or flags; a missing one names nobody
 ) -> bytes:
     "An entity as bytes; different entities never share a prefix with each other."
-    return b"".join(_ordered(v) if isinstance(v, int) else struct.pack(">H", len(b := v.encode())) + b for v in key)
-
-
-def series_bytes(series: Series) -> bytes:
-    "Four bytes for a series."
-    return hashlib.blake2b(series.id.encode(), digest_size=4).digest()
+    whole = b"".join(_ordered(v) if isinstance(v, int) else struct.pack(">H", len(b := v.encode())) + b if v is not None else b"\xff\xff" for v in key)
+    return whole if len(whole) <= 400 else b"\xff\xff" + hashlib.blake2b(whole, digest_size=32).digest()  # LMDB's keys have 511 bytes
 
 # %% ../nbs/05_online.ipynb #21536be5
-@dataclass
-class Chunk:
-    "Consecutive events of one entity, in order of time and seq."
-    before: int               # events of the entity in earlier chunks
-    base: list[int]           # totals of the earlier chunks, one a measure
-    times: list[int]          # microseconds
-    seqs: list[int]
-    running: list[list[int]]  # running totals, earlier chunks included, one list a measure
+class Layout:
+    "Where the facts of a series lie in its chunks."
+    def __init__(self, series: Series):
+        self.series = series
+        self.runs = [c for c in series.columns if c.kind in ("sum", "is", "distinct")]            # running totals; of `distinct`: of the values' newest occurrences
+        self.wide = [c for c in series.columns if c.kind == "square"]                             # running totals of 128 bits, as two integers
+        self.raw = sorted({c.field for c in series.columns if c.kind in ("min", "max", "first", "last")})
+        self.previous = [c for c in series.columns if c.kind == "distinct"]                       # time of the same value's occurrence before
+        self.ranged = sorted({c.field for c in series.columns if c.kind in ("min", "max")})
+        self.totals = len(self.runs) + 2*len(self.wide)
+        self.head, self.columns = 2 + self.totals, self.totals + len(self.raw) + len(self.previous)
+        self.plain = not (self.wide or self.raw or self.previous)
+        self.ceilings = any(c.kind == "first" for c in series.columns)
+        self.order = [self.runs.index(c) for c in series.columns] if self.plain else []
 
-    def pack(self) -> bytes:
-        flat = array("q", [len(self.times), self.before, *self.base, *self.times, *self.seqs])
-        for r in self.running: flat.extend(r)
-        return flat.tobytes()
+    def column(self, c: Column) -> int:
+        "Number of the column that a fact is read from."
+        if c.kind in ("sum", "is", "distinct"): return self.runs.index(c)
+        if c.kind == "square": return len(self.runs) + 2*self.wide.index(c)
+        return self.totals + self.raw.index(c.field)
 
-    @classmethod
-    def unpack(cls, value: Any, measures: int) -> Chunk:
-        v = memoryview(value).cast("q").tolist()
-        n, h = v[0], 2 + measures
-        return cls(v[1], v[2:h], v[h:h+n], v[h+n:h+2*n], [v[h+(2+k)*n:h+(3+k)*n] for k in range(measures)])
+    def before(self, c: Column) -> int: return self.totals + len(self.raw) + self.previous.index(c)
 
-    def insert(self, t: int, seq: int, values: Sequence[int]) -> bool:
-        "Put an event in its place; False where it is there already."
-        at = bisect_right(self.times, t)
-        while at and self.times[at-1] == t and self.seqs[at-1] >= seq:
-            if self.seqs[at-1] == seq: return False
-            at -= 1
-        self.times.insert(at, t); self.seqs.insert(at, seq)
-        for k, value in enumerate(values):
-            run = self.running[k]
-            run.insert(at, (run[at-1] if at else self.base[k]) + value)
-            for i in range(at + 1, len(run)): run[i] += value
-        return True
 
-    def shift(self, values: Sequence[int]) -> None:
-        "An event came to stand before this chunk."
-        self.before += 1
-        for k, value in enumerate(values):
-            self.base[k] += value
-            self.running[k] = [r + value for r in self.running[k]]
+@lru_cache(4096)
+def layout(series: Series) -> Layout: return Layout(series)
 
-    def split(self) -> list[Chunk]:
-        "This chunk, as one or two that keep the size."
-        n = len(self.times)
-        if n <= CHUNK: return [self]
-        h = n - 1 if self.times[-2] <= self.times[-1] and n == CHUNK + 1 else n//2
-        left = Chunk(self.before, self.base, self.times[:h], self.seqs[:h], [r[:h] for r in self.running])
-        return [left, Chunk(self.before + h, [r[h-1] for r in self.running], self.times[h:], self.seqs[h:], [r[h:] for r in self.running])]
+
+NEVER = -2**63  # of a value that did not occur before
+
+
+def _halves(n: int) -> tuple[int, int]:
+    "A whole number of 128 bits as two signed ones of 64."
+    low = n & (2**64 - 1)
+    return low - 2**64 if low >= 2**63 else low, n >> 64
+
+
+def _whole(low: int, high: int) -> int: return (high << 64) | (low & (2**64 - 1))
 
 # %% ../nbs/05_online.ipynb #fd49e405
+class Chunk:
+    "Consecutive events of one entity: `rows` of (time, seq, values), in order, and what came before them."
+    def __init__(self, plan: Layout, key: int|None, before: int, base: list[int], rows: list[tuple[int, int, list[int]]]):
+        self.plan, self.key, self.before, self.base, self.rows = plan, key, before, base, rows
+        self.appended = True  # new events came at the end
+
+    @classmethod
+    def read(cls, plan: Layout, value: memoryview) -> Chunk:
+        "From a stored record; `base` and the values of squares are whole numbers of any size."
+        v, h = value.tolist(), plan.head
+        n, r = v[0], len(plan.runs)
+        columns = [v[h + (2 + k)*n:h + (3 + k)*n] for k in range(plan.columns)]
+        singles = [[b - a for a, b in zip([0, *c], c)] for c in columns[:r]]
+        wides = [[_whole(lo, hi) for lo, hi in zip(columns[k], columns[k+1])] for k in range(r, plan.totals, 2)]
+        values = [*singles, *([b - a for a, b in zip([0, *c], c)] for c in wides), *columns[plan.totals:]]
+        base = [*v[2:2+r], *(_whole(v[2+k], v[3+k]) for k in range(r, plan.totals, 2))]
+        return cls(plan, v[h], v[1], base, [(t, s, list(x)) for t, s, x in zip(v[h:h+n], v[h+n:h+2*n], zip(*values) if values else [()]*n)])
+
+    def pack(self) -> bytes:
+        p, n = self.plan, len(self.rows)
+        r, w = len(p.runs), len(p.wide)
+        flat = array("q", [n, self.before, *self.base[:r], *(h for b in self.base[r:] for h in _halves(b))])
+        flat.extend([t for t, _, _ in self.rows]); flat.extend([s for _, s, _ in self.rows])
+        columns = list(zip(*(x for _, _, x in self.rows))) if p.columns else []
+        for c in columns[:r]: flat.extend(accumulate(c))
+        for c in columns[r:r+w]:
+            halves = [_halves(x) for x in accumulate(c)]
+            flat.extend([lo for lo, _ in halves]); flat.extend([hi for _, hi in halves])
+        for c in columns[r+w:]: flat.extend(c)
+        return flat.tobytes()
+
+    @property
+    def sums(self) -> list[int]:
+        "Totals of this chunk's own events."
+        return [sum(x[k] for _, _, x in self.rows) for k in range(len(self.base))]
+
+    def find(self, t: int, seq: int) -> int:
+        "Where an event is, or would be."
+        return bisect_left(self.rows, (t, seq), key=lambda r: r[:2])
+
+    def holds(self, t: int, seq: int) -> bool:
+        at = self.find(t, seq)
+        return at < len(self.rows) and self.rows[at][:2] == (t, seq)
+
+    def split(self) -> list[Chunk]:
+        "This chunk, as several that keep the size; a moment stays whole."
+        n = len(self.rows)
+        cuts = [i for i in range(1, n) if self.rows[i][0] != self.rows[i-1][0]]
+        if n <= CHUNK or not cuts: return [self]
+        at = max([i for i in cuts if i <= CHUNK] or cuts[:1]) if self.appended else min(cuts, key=lambda i: abs(i - n//2))
+        left = Chunk(self.plan, self.key, self.before, self.base, self.rows[:at])
+        right = Chunk(self.plan, None, self.before + at, [b + s for b, s in zip(self.base, left.sums)], self.rows[at:])
+        right.appended = self.appended
+        return [*(left.split() if len(left.rows) > CHUNK and not self.appended else [left]), *right.split()]
+
+# %% ../nbs/05_online.ipynb #a0cd8cc8
 class Reader:
     "A consistent view of the state; an instance is a `features.Lookup`."
-    def __init__(self, txn: lmdb.Transaction):
-        self.txn, self.cursor = txn, txn.cursor()
-
     def position(self) -> dict[str, Any]:
-        "What the state holds: `features` (hash), `seq` by stream, `watermark`."
-        raw = self.txn.get(META)
-        return json.loads(bytes(raw)) if raw is not None else {}
+        "What the state holds: `state` (hash), `seq` by stream, `watermark`."
+        raise NotImplementedError
 
-    def _before(self, prefix: bytes, t: int) -> Any:
-        "The last chunk that begins before t, as 64-bit integers; None if there is none."
-        c = self.cursor
-        if not (c.prev() if c.set_range(prefix + _ordered(t)) else c.last()): return None
-        if bytes(c.key()[:len(prefix)]) != prefix or len(c.key()) != len(prefix) + 16: return None
-        return memoryview(c.value()).cast("q")
+    def floor(self, prefix: bytes, t: int) -> Any:
+        "The last record before t, as 64-bit integers; None if there is none."
+        raise NotImplementedError
 
-    def __call__(self, series: Series, key: tuple, t: int, lengths: Sequence[int]) -> tuple[int|None, list[Window]]:
-        prefix, m = series_bytes_cached(series) + entity_bytes(key), len(series.measures)
-        h = 2 + m
-        chunk = self._before(prefix, t)
-        if chunk is None: return None, [(0, (0,)*m)]*len(lengths)
+    def ceil(self, prefix: bytes, t: int) -> Any: return next(iter(self.tail(prefix, t)), None)
+    def tail(self, prefix: bytes, t: int) -> Iterator[Any]: raise NotImplementedError
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Answer]: return [self.answer(*ask) for ask in asks]
+
+    def answer(self, series: Series, key: tuple, t: int, lengths: Sequence[int]) -> Answer:
+        "Count and facts of an entity for each window before t."
+        plan, entity = layout(series), entity_bytes(key)
+        prefix, m, h = series.tag + b"\x00" + entity, len(plan.runs), plan.head
+        chunk = self.floor(prefix, t)
+        if chunk is None: return 0, [(0, _NOTHING[:len(series.columns)])]*len(lengths)
         n = chunk[0]; j = bisect_left(chunk, t, h, h + n) - h
-        stop, ends = chunk[1] + j, [chunk[h + (2 + k)*n + j - 1] for k in range(m)]
+        stop, ends = chunk[1] + j, [chunk[2 + k] + chunk[h + (2 + k)*n + j - 1] for k in range(m)]
         answers = []
         for w in lengths:
             c, edge = chunk, t - w
-            if c[h] > edge: c = self._before(prefix, edge + 1)
-            if c is None: answers.append((stop, tuple(ends))); continue
-            n2 = c[0]; i = bisect_right(c, edge, h, h + n2) - h
-            answers.append((stop - c[1] - i, tuple(ends[k] - c[h + (2 + k)*n2 + i - 1] for k in range(m))))
+            if c[h] > edge: c = self.floor(prefix, edge + 1)
+            if c is None: count, sums, i = stop, ends, 0
+            else:
+                n2 = c[0]; i = bisect_right(c, edge, h, h + n2) - h
+                count, sums = stop - c[1] - i, [ends[k] - c[2 + k] - c[h + (2 + k)*n2 + i - 1] for k in range(m)]
+            if plan.plain: answers.append((count, [sums[k] for k in plan.order]))
+            else: answers.append((count, _Facts(self, plan, entity, t, edge, chunk, j, c, i, count, sums).all()))
         return chunk[h + j - 1], answers
 
 
-_PREFIX: dict[Series, bytes] = {}
+_NOTHING = (0,)*64
+
+# %% ../nbs/05_online.ipynb #554e0a45
+class _Facts:
+    "The facts of one window that are not differences of totals."
+    def __init__(self, reader: Reader, plan: Layout, entity: bytes, t: int, edge: int, right: Any, j: int, left: Any, i: int, count: int, sums: list[int]):
+        self.reader, self.plan, self.entity, self.t, self.edge = reader, plan, entity, t, edge
+        self.right, self.j, self.left, self.i, self.count, self.sums = right, j, left, i, count, sums
+
+    def all(self) -> list[int]:
+        return [0 if not self.count else getattr(self, f"_{c.kind}")(c) for c in self.plan.series.columns]
+
+    def column(self, chunk: Any, k: int, i: int, j: int) -> list[int]:
+        "Events i to j of a column."
+        at = self.plan.head + (2 + k)*chunk[0]
+        return chunk[at + i:at + j].tolist()
+
+    def _sum(self, c: Column) -> int: return self.sums[self.plan.column(c)]
+    _is = _sum
+
+    def _square(self, c: Column) -> int:
+        k, h = self.plan.column(c), self.plan.head
+        upto = lambda v, i: _whole(v[2 + k], v[3 + k]) + (_whole(v[h + (2 + k)*v[0] + i - 1], v[h + (3 + k)*v[0] + i - 1]) if i else 0)
+        return upto(self.right, self.j) - (0 if self.left is None else upto(self.left, self.i))
+
+    def _last(self, c: Column) -> int:
+        h, j = self.plan.head, self.j
+        first = bisect_left(self.right, self.right[h + j - 1], h, h + j) - h
+        return max(self.column(self.right, self.plan.column(c), first, j))
+
+    def _first(self, c: Column) -> int:
+        h, chunk, i = self.plan.head, self.left, self.i
+        if chunk is None or i == chunk[0]: chunk, i = self.reader.ceil(self.plan.series.tag + b"\x00" + self.entity, self.edge + 1), 0
+        return min(self.column(chunk, self.plan.column(c), i, bisect_right(chunk, chunk[h + i], h, h + chunk[0]) - h))
+
+    def _distinct(self, c: Column) -> int:
+        "Newest occurrences in the window, and those that an event after t has replaced."
+        k, found = self.plan.before(c), self.sums[self.plan.column(c)]
+        later = self.column(self.right, k, self.j, self.right[0])
+        for chunk in self.reader.tail(self.plan.series.tag + b"\x00" + self.entity, self.t): later += self.column(chunk, k, 0, chunk[0])
+        return found + sum(self.edge < p < self.t for p in later)
+
+    def _min(self, c: Column) -> int: return min(self._range(c, 0))
+    def _max(self, c: Column) -> int: return max(self._range(c, 1))
+
+    def _range(self, c: Column, which: int) -> Iterator[int]:
+        "Extremes of the parts that the window is made of."
+        k, h = self.plan.column(c), self.plan.head
+        pick = (min, max)[which]
+        if self.left is not None and self.left[h] == self.right[h]: yield pick(self.column(self.right, k, self.i, self.j)); return
+        yield pick(self.column(self.right, k, 0, self.j))
+        if self.left is not None and self.i < self.left[0]: yield pick(self.column(self.left, k, self.i, self.left[0]))
+        yield from self._nodes(1, 2*self.plan.ranged.index(c.field) + which, pick, None if self.left is None else self.left[h], self.right[h])
+
+    def _nodes(self, level: int, k: int, pick: Any, low: int|None, high: int) -> Iterator[int]:
+        "Extremes of what lies between two records of the level below."
+        prefix = self.plan.series.tag + bytes([level]) + self.entity
+        right = self.reader.floor(prefix, self.t)
+        if right is None: return
+        left = None if low is None else self.reader.floor(prefix, self.edge + 1)
+        n = right[0]; j = bisect_left(right, high, 1, 1 + n) - 1
+        if left is not None and left[1] == right[1]: i = bisect_right(right, low, 1, 1 + n) - 1
+        else: i = 0
+        if i < j: yield pick(right[1 + (1 + k)*n + i:1 + (1 + k)*n + j].tolist())
+        if left is not None and left[1] == right[1]: return
+        if left is not None and (i := bisect_right(left, low, 1, 1 + (m := left[0])) - 1) < m: yield pick(left[1 + (1 + k)*m + i:1 + (2 + k)*m].tolist())
+        yield from self._nodes(level + 1, k, pick, None if left is None else left[1], right[1])
+
+# %% ../nbs/05_online.ipynb #2391b049
+class Writer(Reader):
+    "A transaction on the state."
+    def put(self, prefix: bytes, t: int, value: bytes) -> None: raise NotImplementedError
+    def delete(self, prefix: bytes, t: int) -> None: raise NotImplementedError
+    def note(self, meta: dict[str, Any]) -> None: raise NotImplementedError
 
 
-def series_bytes_cached(series: Series) -> bytes:
-    "`series_bytes`, remembered."
-    known = _PREFIX.get(series)
-    if known is None: known = _PREFIX[series] = series_bytes(series)
-    return known
+class Entity:
+    "The chunks of one entity, while they change."
+    def __init__(self, writer: Writer, series: Series, entity: bytes):
+        self.writer, self.plan, self.entity = writer, layout(series), entity
+        self.prefix = series.tag + b"\x00" + entity
+        self.chunks: dict[int|None, Chunk] = {}   # by the key they have in the store
+        self.dirty: set[int|None] = set()
 
-# %% ../nbs/05_online.ipynb #a0cd8cc8
+    def _read(self, value: Any) -> Chunk:
+        key = value[self.plan.head]
+        if key not in self.chunks: self.chunks[key] = Chunk.read(self.plan, value)
+        return self.chunks[key]
+
+    def chunk(self, t: int) -> Chunk:
+        "The chunk an event of this time belongs to: the last that begins at or before it, else the first."
+        if None in self.chunks: return self.chunks[None]
+        value = self.writer.floor(self.prefix, t + 1)
+        if value is None: value = self.writer.ceil(self.prefix, NEVER)
+        if value is not None: return self._read(value)
+        return self.chunks.setdefault(None, Chunk(self.plan, None, 0, [0]*(len(self.plan.runs) + len(self.plan.wide)), []))
+
+    def insert(self, t: int, seq: int, values: list[int]) -> bool:
+        "Put an event in its place; False where it is there already."
+        c = self.chunk(t)
+        if c.holds(t, seq): return False
+        at = c.find(t, seq)
+        c.appended = c.appended and at == len(c.rows)
+        c.rows.insert(at, (t, seq, values)); self.dirty.add(c.key)
+        return True
+
+    def holds(self, t: int, seq: int) -> bool: return self.chunk(t).holds(t, seq)
+
+    def change(self, t: int, seq: int, column: int, value: int) -> None:
+        "Set one value of an event that is there."
+        c = self.chunk(t)
+        c.rows[c.find(t, seq)][2][column] = value; self.dirty.add(c.key)
+
+    def neighbours(self, t: int, seq: int) -> tuple[tuple[int, int]|None, tuple[int, int]|None]:
+        "(time, seq) of the events before and after this one."
+        c = self.chunk(t); at = c.find(t, seq)
+        before = c.rows[at-1][:2] if at else None
+        after = c.rows[at][:2] if at < len(c.rows) else None
+        if before is None and c.key is not None and (v := self.writer.floor(self.prefix, c.key)) is not None: before = self._read(v).rows[-1][:2]
+        if after is None and c.key is not None and (v := self.writer.ceil(self.prefix, c.key + 1)) is not None: after = self._read(v).rows[0][:2]
+        return before, after
+
+    def flush(self) -> None:
+        "Write what changed."
+        if not self.dirty: return
+        begin = min((k for k in self.dirty if k is not None), default=None)
+        later = [] if begin is None else [(v[self.plan.head], bytes(v)) for v in self.writer.tail(self.prefix, begin + 1)]
+        first = self.chunks[begin]
+        before, base, changes = first.before, first.base, []
+        for key, stored in [(begin, b""), *later]:
+            if key in self.dirty:
+                c = self.chunks[key]; c.before, c.base = before, base
+                parts = c.split(); changes.append((key, parts)); self._write(key, parts)
+                before, base = before + len(c.rows), [b + s for b, s in zip(base, c.sums)]
+                continue
+            before, base, value = _reheaded(self.plan, stored, before, base)
+            if value != stored: self.writer.put(self.prefix, key, value)
+            elif key > max(k for k in self.dirty if k is not None): break
+        if self.plan.ranged: _summarise(self.writer, self.plan, self.entity, changes)
+        self.chunks.clear(); self.dirty.clear()
+
+    def _write(self, old: int|None, parts: list[Chunk]) -> None:
+        "Put a chunk's parts under the times of their first events."
+        for p in parts: self.writer.put(self.prefix, p.rows[0][0], p.pack())
+        if old is not None and old not in {p.rows[0][0] for p in parts}: self.writer.delete(self.prefix, old)
+
+
+def _reheaded(plan: Layout, stored: bytes, before: int, base: list[int]) -> tuple[int, list[int], bytes]:
+    "A stored chunk with another head; and the count and totals behind it."
+    v, r, h = memoryview(stored).cast("q"), len(plan.runs), plan.head
+    n = v[0]
+    head = array("q", [n, before, *base[:r], *(x for b in base[r:] for x in _halves(b))])
+    last = lambda k: v[h + (3 + k)*n - 1]
+    after = [b + last(k) for k, b in enumerate(base[:r])] + [b + _whole(last(r + 2*k), last(r + 2*k + 1)) for k, b in enumerate(base[r:])]
+    return before + n, after, head.tobytes() + stored[8*h:]
+
+# %% ../nbs/05_online.ipynb #fc1ab3c2
+def _summary(plan: Layout, c: Chunk) -> list[int]:
+    "Smallest and largest value of each measure in a chunk."
+    columns = [[x[len(plan.runs) + len(plan.wide) + plan.raw.index(f)] for _, _, x in c.rows] for f in plan.ranged]
+    return [e for values in columns for e in (min(values), max(values))]
+
+
+def _joined(entries: list[tuple[int, list[int]]]) -> list[int]:
+    "The extremes of several entries."
+    return [(max if k % 2 else min)(e[k] for _, e in entries) for k in range(len(entries[0][1]))]
+
+
+def _node(entries: list[tuple[int, list[int]]]) -> bytes:
+    return array("q", [len(entries), *(t for t, _ in entries), *(e[k] for k in range(len(entries[0][1])) for _, e in entries)]).tobytes()
+
+
+def _entries(value: Any) -> list[tuple[int, list[int]]]:
+    "A stored node's (first time, extremes)."
+    v = value.tolist(); n = v[0]
+    return [(t, list(e)) for t, e in zip(v[1:1+n], zip(*(v[1+k*n:1+(k+1)*n] for k in range(1, (len(v) - 1)//n))))]
+
+
+def _summarise(writer: Writer, plan: Layout, entity: bytes, changes: list[tuple[int|None, list[Chunk]]]) -> None:
+    "Bring the nodes of all levels up to date with changed chunks."
+    level, news = 1, [(old, [(p.rows[0][0], _summary(plan, p)) for p in parts]) for old, parts in changes]
+    while news:
+        prefix = plan.series.tag + bytes([level]) + entity
+        if writer.ceil(prefix, NEVER) is None:
+            entries = _below(writer, plan, entity, level)
+            if len(entries) > 1: _put_nodes(writer, prefix, None, entries)
+            return
+        touched: dict[int, list[tuple[int, list[int]]]] = {}
+        for old, parts in news:
+            at = parts[0][0] if old is None else old
+            found = writer.floor(prefix, at + 1)
+            if found is None: found = writer.ceil(prefix, NEVER)
+            held = touched.setdefault(found[1], _entries(found))
+            held[:] = sorted([e for e in held if e[0] != old] + parts)
+        news = [(key, _put_nodes(writer, prefix, key, entries)) for key, entries in touched.items()]
+        level += 1
+
+
+def _below(writer: Writer, plan: Layout, entity: bytes, level: int) -> list[tuple[int, list[int]]]:
+    "What a level is made of: all records of the level below."
+    stored = list(writer.tail(plan.series.tag + bytes([level - 1]) + entity, NEVER))
+    if level > 1: return [(v[1], _joined(_entries(v))) for v in stored]
+    return [(v[plan.head], _summary(plan, Chunk.read(plan, v))) for v in stored]
+
+
+def _put_nodes(writer: Writer, prefix: bytes, old: int|None, entries: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
+    "Write entries as nodes; what the level above is to know of them."
+    size = CHUNK if old is None or len(entries) <= CHUNK else min(CHUNK, -(-len(entries)//2))
+    nodes = [entries[i:i+size] for i in range(0, len(entries), size)]
+    for n in nodes: writer.put(prefix, n[0][0], _node(n))
+    if old is not None and old not in {n[0][0] for n in nodes}: writer.delete(prefix, old)
+    return [(n[0][0], _joined(n)) for n in nodes]
+
+# %% ../nbs/05_online.ipynb #6d34870b
 class StateError(RuntimeError):
     "The online state is missing, or belongs to other features; the message says what to do."
 
@@ -148,11 +404,52 @@ class StateError(RuntimeError):
 def state_folder(
     workspace: Path,       # the workspace's folder
     features: FeatureSet,
-) -> Path:                 # a folder of its own for every feature set, so that two can be live during a release
+) -> Path:                 # a folder of its own for everything that is stored differently
     "Where the state of a feature set lies."
-    return Path(workspace)/"state"/features.hash
+    return Path(workspace)/"state"/features.state_hash
 
 
+class LmdbReader(Writer):
+    "A transaction on an LMDB file; writes only where it was opened for it."
+    def __init__(self, txn: lmdb.Transaction): self.txn, self.cursor = txn, txn.cursor()
+
+    def position(self) -> dict[str, Any]:
+        raw = self.txn.get(META)
+        return json.loads(bytes(raw)) if raw is not None else {}
+
+    def floor(self, prefix: bytes, t: int) -> Any:
+        c, size = self.cursor, len(prefix)
+        if not (c.prev() if c.set_range(prefix + _ordered(t)) else c.last()): return None
+        key = bytes(c.key())
+        if len(key) != size + 8 or not key.startswith(prefix): return None
+        return memoryview(c.value()).cast("q")
+
+    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
+        found, c = [], self.txn.cursor()
+        more = c.set_range(prefix + _ordered(t))
+        while more and len(key := bytes(c.key())) == len(prefix) + 8 and key.startswith(prefix):
+            found.append(memoryview(bytes(c.value())).cast("q")); more = c.next()
+        return iter(found)
+
+    def ceil(self, prefix: bytes, t: int) -> Any:
+        c = self.cursor
+        if not c.set_range(prefix + _ordered(t)): return None
+        key = bytes(c.key())
+        return memoryview(c.value()).cast("q") if len(key) == len(prefix) + 8 and key.startswith(prefix) else None
+
+    def put(self, prefix: bytes, t: int, value: bytes) -> None: self.txn.put(prefix + _ordered(t), value)
+    def delete(self, prefix: bytes, t: int) -> None: self.txn.delete(prefix + _ordered(t))
+    def note(self, meta: dict[str, Any]) -> None: self.txn.put(META, json.dumps(meta).encode())
+
+
+class Store(Protocol):
+    "A place that keeps the state of a feature set."
+    features: FeatureSet
+    def reader(self) -> Any: "Context manager: a `Reader`."
+    def writer(self) -> Any: "Context manager: a `Writer`; commits at its end."
+    def close(self) -> None: "Give back what is held."
+
+# %% ../nbs/05_online.ipynb #60976aa4
 class OnlineStore:
     "The state of one feature set in an LMDB folder."
     def __init__(
@@ -162,128 +459,235 @@ class OnlineStore:
         write: bool=False,     # open for applying events; readers leave it False
         create: bool=False,
     ):
-        self.features, self.folder = features, Path(folder)
+        self.features, self.folder, self.write = features, Path(folder), write
+        self.file = str(self.folder/"data.mdb")
         if create: self.folder.mkdir(parents=True, exist_ok=True)
-        if not create and not (self.folder/"data.mdb").exists(): raise StateError(f"no online state at {folder}: load it from the log with `mlkit state load`.")
-        self.env = lmdb.open(str(folder), map_size=1 << 38, readonly=not write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
-        with self.reader() as r: held = r.position().get("features")
-        if held not in (None, features.hash): self.close(); raise StateError(f"the state at {folder} holds features {held}, not {features.hash}: load it anew with `mlkit state load`.")
+        self._open(create)
+
+    def _open(self, create: bool=False) -> None:
+        if not create and not os.path.exists(self.file): raise StateError(f"no online state at {self.folder}: make it from the log with `mlkit backfill`.")
+        self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
+        self.inode = os.stat(self.file).st_ino
+        with self.env.begin(buffers=True) as txn: held = LmdbReader(txn).position().get("state")
+        if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill`.")
+
+    def _current(self) -> lmdb.Environment:
+        "The environment; opened anew where `load` has put another in its place."
+        try:
+            if os.stat(self.file).st_ino == self.inode: return self.env
+        except FileNotFoundError: return self.env  # between the two renames of a swap
+        self.env.close(); self._open()
+        return self.env
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         "A consistent view, for the features of one request."
-        with self.env.begin(buffers=True) as txn: yield Reader(txn)
+        with self._current().begin(buffers=True) as txn: yield LmdbReader(txn)
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        "One transaction; nothing of it is seen where it fails."
+        with self._current().begin(write=True, buffers=True) as txn: yield LmdbReader(txn)
 
     def close(self) -> None: self.env.close()
     def __enter__(self) -> OnlineStore: return self
     def __exit__(self, *_: Any) -> None: self.close()
 
-# %% ../nbs/05_online.ipynb #554e0a45
-def _locate(cursor: lmdb.Cursor, prefix: bytes, t: int, seq: int) -> bytes|None:
-    "Key of the chunk an event belongs to: the last one that begins at or before it, else the entity's first."
-    if cursor.prev() if cursor.set_range(prefix + _ordered(t) + _ordered(seq + 1)) else cursor.last():
-        if bytes(cursor.key()).startswith(prefix) and len(cursor.key()) == len(prefix) + 16: return bytes(cursor.key())
-    if cursor.set_range(prefix) and bytes(cursor.key()).startswith(prefix) and len(cursor.key()) == len(prefix) + 16: return bytes(cursor.key())
-    return None
-
-
-def _put(txn: lmdb.Transaction, prefix: bytes, old: bytes|None, chunk: Chunk) -> None:
-    "Write a chunk, or the two it splits into, under the key of its first event."
-    parts = {prefix + _ordered(part.times[0]) + _ordered(part.seqs[0]): part for part in chunk.split()}
-    for key, part in parts.items(): txn.put(key, part.pack())
-    if old is not None and old not in parts: txn.delete(old)
-
-
-def _insert(txn: lmdb.Transaction, prefix: bytes, t: int, seq: int, values: list[int]) -> bool:
-    "Apply one event to one series; False where it was applied before."
-    with txn.cursor() as cursor:
-        at = _locate(cursor, prefix, t, seq)
-        if at is None:
-            _put(txn, prefix, None, Chunk(0, [0]*len(values), [t], [seq], [[v] for v in values]))
-            return True
-        chunk = Chunk.unpack(cursor.value(), len(values))
-        if not chunk.insert(t, seq, values): return False
-        later = []
-        while cursor.next() and bytes(cursor.key()).startswith(prefix) and len(cursor.key()) == len(prefix) + 16: later.append((bytes(cursor.key()), bytes(cursor.value())))
-    for key, value in later:
-        c = Chunk.unpack(value, len(values)); c.shift(values); txn.put(key, c.pack())
-    _put(txn, prefix, at, chunk)
-    return True
-
-# %% ../nbs/05_online.ipynb #2391b049
+# %% ../nbs/05_online.ipynb #9ef30c2b
 def apply(
-    store: OnlineStore,          # opened for writing
+    store: Store,                # opened for writing
     stream: type[Stream],
     events: pl.DataFrame,        # stored events, with `seq`
 ) -> int:                        # events that were new to the state
     "Bring events into the state, in one transaction; those already there change nothing."
     if events.is_empty(): return 0
     new: set[int] = set()
-    with store.env.begin(write=True) as txn:
-        for series in store.features.series:
-            if series.stream is not stream: continue
-            rows = series.rows(events).sort("event_time", "seq")
-            first = series_bytes(series)
-            values = rows.select(pl.col(m).cast(pl.Int64) for m in series.measures).rows() if series.measures else [()]*rows.height
-            for t, seq, key, value in zip(rows["event_time"].dt.timestamp("us"), rows["seq"], rows.select(series.key).rows(), values):
-                if _insert(txn, first + entity_bytes(key), t, seq, list(value)): new.add(seq)
-        _advance(txn, stream, store.features.hash, int(events["seq"].max()), events["event_time"].max())
+    with store.writer() as writer:
+        mine = [s for s in store.features.stored if s.stream is stream]
+        linked = {s.occurrences(c).id for s in mine for c in layout(s).previous}  # these are changed together with the series they belong to
+        for series in mine:
+            if series.id not in linked: new |= _apply_series(writer, series, series.rows(events).sort("event_time", "seq"))
+        _advance(writer, stream, store.features.state_hash, int(events["seq"].max()), events["event_time"].max())
     return len(new)
 
 
-def _advance(txn: lmdb.Transaction, stream: type[Stream], features: str, seq: int, until: datetime) -> None:
+def _values(series: Series, rows: pl.DataFrame) -> list[list[int]]:
+    "What each event adds, in the order of the layout's columns; of `distinct` what it adds before others are looked at."
+    plan = layout(series)
+    raw = [Column("min", f) for f in plan.raw]
+    columns = [np.ones(rows.height, np.int64) if c.kind == "distinct" else series.coded(rows, c) for c in [*plan.runs, *plan.wide, *raw]]
+    lists = [c.tolist() for c in columns] + [[NEVER]*rows.height]*len(plan.previous)
+    for k in range(len(plan.runs), len(plan.runs) + len(plan.wide)): lists[k] = [x*x for x in lists[k]]
+    return [list(v) for v in zip(*lists)] if lists else [[] for _ in range(rows.height)]
+
+
+def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int]:
+    "Apply sorted events to one series; the `seq`s of those that were new."
+    plan, new = layout(series), set()
+    entities: dict[tuple[str, bytes], Entity] = {}
+    def entity(s: Series, key: tuple) -> Entity:
+        name = (s.id, entity_bytes(key))
+        if name not in entities: entities[name] = Entity(writer, s, name[1])
+        return entities[name]
+    others = [(c, series.occurrences(c)) for c in plan.previous]
+    seen = [rows.select(o.by).rows() for _, o in others]
+    times, seqs = rows["event_time"].dt.timestamp("us").to_list(), rows["seq"].to_list()
+    for i, (t, seq, key, value) in enumerate(zip(times, seqs, rows.select(series.by).rows(), _values(series, rows))):
+        mine = entity(series, key)
+        if others:
+            if mine.holds(t, seq): continue
+            for (c, other), keys in zip(others, seen): _relink(mine, entity(other, keys[i]), c, t, seq, value)
+        if mine.insert(t, seq, value): new.add(seq)
+    for e in entities.values(): e.flush()
+    return new
+
+
+def _relink(mine: Entity, other: Entity, c: Column, t: int, seq: int, value: list[int]) -> None:
+    "Tell an event, and its neighbours of the same value, of each other."
+    plan = mine.plan
+    newest, previous = plan.runs.index(c), len(plan.runs) + len(plan.wide) + len(plan.raw) + plan.previous.index(c)
+    before, after = other.neighbours(t, seq)
+    if before is not None: value[previous] = before[0]
+    if after is not None: value[newest] = 0; mine.change(*after, previous, t)
+    elif before is not None: mine.change(*before, newest, 0)
+    other.insert(t, seq, [])
+
+
+def _advance(writer: Writer, stream: type[Stream], state: str, seq: int, until: datetime) -> None:
     "Note how far the log has been applied."
-    raw = txn.get(META)
-    meta: dict[str, Any] = json.loads(bytes(raw)) if raw is not None else {"features": features, "seq": {}, "watermark": ""}
+    meta: dict[str, Any] = writer.position() or {"state": state, "seq": {}, "watermark": ""}
     meta["seq"][stream.name] = max(seq, meta["seq"].get(stream.name, -1))
     meta["watermark"] = max(until.isoformat(), str(meta["watermark"]))
-    txn.put(META, json.dumps(meta).encode())
+    writer.note(meta)
 
-# %% ../nbs/05_online.ipynb #fc1ab3c2
-def _chunks(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
-    "Every chunk of a series, in the order of the B-tree within an entity."
+# %% ../nbs/05_online.ipynb #9bbcdc49
+def _cuts(times: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    "Stretches of up to CHUNK events of one entity; a moment stays whole."
+    a = begin
+    while a < end:
+        b = min(a + CHUNK, end)
+        if b < end and times[b] == times[b-1]:
+            b = a + int(np.searchsorted(times[a:b], times[b], "left"))
+            if b == a: b = a + int(np.searchsorted(times[a:end], times[a], "right"))
+        yield a, b
+        a = b
+
+
+def _wide_halves(q: pl.Series) -> list[np.ndarray]:
+    "Non-negative 128-bit numbers as two signed columns."
+    unit = pl.Series([2**64], dtype=pl.Int128)
+    high = q // unit
+    return [(q - high*unit).cast(pl.UInt64).to_numpy().view(np.int64), high.cast(pl.Int64).to_numpy()]
+
+
+def _columns(series: Series, events: pl.DataFrame, order: np.ndarray, times: np.ndarray) -> tuple[list[np.ndarray], list[pl.Series], list[np.ndarray]]:
+    "Running totals, running totals of squares (both with a leading zero), other columns; in order."
+    plan, raw, single, previous = layout(series), [], [], []
+    for c in plan.previous:
+        codes, _ = key_codes(events.select(series.occurrences(c).by), events.clear().select(series.occurrences(c).by))
+        by = np.argsort(codes[order], kind="stable"); same = np.diff(codes[order][by]) == 0
+        newest, prior = np.ones(len(by), np.int64), np.full(len(by), NEVER)
+        newest[by[:-1][same]] = 0; prior[by[1:][same]] = times[by[:-1][same]]
+        single.append((c, newest)); previous.append(prior)
+    given = dict(single)
+    runs = [given[c] if c in given else series.coded(events, c)[order] for c in plan.runs]
+    with np.errstate(over="ignore"): running = [np.concatenate([np.zeros(1, np.int64), np.cumsum(v, dtype=np.int64)]) for v in runs]
+    squared = [pl.Series(series.coded(events, c)[order]).cast(pl.Int128) for c in plan.wide]
+    wide = [pl.concat([pl.Series([0], dtype=pl.Int128), (x*x).cum_sum()]) for x in squared]
+    raw = [series.coded(events, Column("min", f))[order] for f in plan.raw]
+    return running, wide, [*raw, *previous]
+
+
+def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int, bytes]]:
+    "Every record of a series: prefix, time, value."
     events = series.rows(events).sort("event_time", "seq")
     if events.is_empty(): return
-    codes, _ = key_codes(events, events.clear(), series.key)
+    plan = layout(series)
+    codes, _ = key_codes(events.select(series.by), events.clear().select(series.by))
     time = events["event_time"].dt.timestamp("us").to_numpy()
-    order = np.lexsort((time, codes))  # stable: equal times stay in order of seq
+    order = np.argsort(codes, kind="stable")
     times, seqs, codes = time[order], events["seq"].to_numpy()[order], codes[order]
-    running = [np.concatenate([[0], np.cumsum(events[m].cast(pl.Int64).to_numpy()[order])]) for m in series.measures]
+    running, wide, other = _columns(series, events, order, times)
     begins = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
-    entities = events[order[begins].tolist()].select(series.key).rows()
-    first = series_bytes(series)
-    for begin, end, entity in zip(begins.tolist(), [*begins[1:].tolist(), len(codes)], entities):
-        prefix = first + entity_bytes(entity)
-        for a in range(begin, end, CHUNK):
-            b = min(a + CHUNK, end)
-            head = [b - a, a - begin, *(int(r[a] - r[begin]) for r in running)]
-            parts = [np.array(head, np.int64), times[a:b], seqs[a:b], *(r[a+1:b+1] - r[begin] for r in running)]
-            yield prefix + _ordered(int(times[a])) + _ordered(int(seqs[a])), np.concatenate(parts).astype(np.int64, copy=False).tobytes()
+    entities = events[order[begins].tolist()].select(series.by).rows()
+    bounds = [(e, a, b) for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)])) for a, b in _cuts(times, begin, end)]
+    starts = np.repeat([a for _, a, _ in bounds], [b - a for _, a, b in bounds])
+    locals_ = [h for q in wide for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))]
+    heads = [h for q in wide for h in _wide_halves(q.gather([a for _, a, _ in bounds]) - q.gather([int(begins[e]) for e, _, _ in bounds]))]
+    nodes: list[tuple[int, list[int]]] = []
+    for i, (e, a, b) in enumerate(bounds):
+        begin = int(begins[e])
+        head = [b - a, a - begin, *(int(r[a]) - int(r[begin]) for r in running), *(int(h[i]) for h in heads)]
+        parts = [np.array(head, np.int64), times[a:b], seqs[a:b], *(r[a+1:b+1] - r[a] for r in running), *(h[a:b] for h in locals_), *(o[a:b] for o in other)]
+        entity = entity_bytes(entities[e])
+        yield series.tag + b"\x00" + entity, int(times[a]), np.concatenate(parts).astype(np.int64, copy=False).tobytes()
+        if not plan.ranged: continue
+        nodes.append((int(times[a]), [x for f in plan.ranged for v in [other[plan.raw.index(f)][a:b]] for x in (int(v.min()), int(v.max()))]))
+        if i + 1 == len(bounds) or bounds[i+1][0] != e: yield from _levels_above(series.tag, entity, nodes); nodes = []
 
-# %% ../nbs/05_online.ipynb #6d34870b
+
+def _levels_above(tag: bytes, entity: bytes, entries: list[tuple[int, list[int]]]) -> Iterator[tuple[bytes, int, bytes]]:
+    "The nodes above an entity's chunks."
+    level = 1
+    while len(entries) > 1:
+        groups = [entries[i:i+CHUNK] for i in range(0, len(entries), CHUNK)]
+        for g in groups: yield tag + bytes([level]) + entity, g[0][0], _node(g)
+        entries, level = [(g[0][0], _joined(g)) for g in groups], level + 1
+
+# %% ../nbs/05_online.ipynb #29486ece
+@contextmanager
+def locked(
+    folder: Path|str,   # of a state
+) -> Iterator[None]:
+    "Hold the lock beside a state; the kernel gives it back when the holder dies."
+    path = Path(f"{folder}.lock"); path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def contents(
+    features: FeatureSet,
+    logs: Logs,
+    until: datetime|None=None,                # only events strictly before this moment
+    versions: dict[str, int]|None=None,       # the log as of these versions, by stream name; newest where it is not named
+) -> Iterator[tuple[Stream, pl.DataFrame, int]]:  # stream, its events, the `seq` up to which nothing is left out
+    "What a state is made of."
+    for stream in features.streams:
+        wanted = sorted({"event_time", "seq"} | {c for s in features.stored if s.stream is stream for c in s.fields})
+        events = scan(logs[stream], version=(versions or {}).get(stream.name)).select(wanted).collect()
+        kept = events if until is None else events.filter(pl.col("event_time") < until)
+        left = events.filter(pl.col("event_time") >= until)["seq"].min() if until is not None else None
+        yield stream, kept, (int(left) if left is not None else events.height and int(events["seq"].max()) + 1) - 1
+
+
 def load(
     features: FeatureSet,
     folder: Path|str,            # where the state is to be
     logs: Logs,
     until: datetime|None=None,   # only events strictly before this moment
+    versions: dict[str, int]|None=None,   # log versions by stream name; the newest by default
 ) -> dict[str, Any]:             # the state's position
     "Build the state from the log and put it in place of what was there."
     target, part = Path(folder), Path(f"{folder}.loading-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
-    store = OnlineStore(features, part, write=True, create=True)
-    with store.env.begin(write=True) as txn:
-        txn.put(META, json.dumps({"features": features.hash, "seq": {}, "watermark": ""}).encode())
-        for stream in features.streams:
-            columns = {"event_time", "seq"} | {c for s in features.series if s.stream is stream for c in (*s.key, *s.measures, *(w for w, _ in s.where))}
-            events = scan(logs[stream], until=until).select(sorted(columns)).collect()
-            if events.is_empty(): continue
-            for series in features.series:
-                if series.stream is stream:
-                    for key, value in _chunks(series, events): txn.put(key, value)
-            _advance(txn, stream, features.hash, int(events["seq"].max()), events["event_time"].max())
-    with store.reader() as r: position = r.position()
-    store.env.sync(True); store.close()
+    with OnlineStore(features, part, write=True, create=True) as store:
+        with store.writer() as writer: fill(writer, features, contents(features, logs, until, versions))
+        with store.reader() as r: position = r.position()
+        store.env.sync(True)
     old = Path(f"{folder}.old-{os.getpid()}")
-    if target.exists(): os.replace(target, old)
-    os.replace(part, target); shutil.rmtree(old, ignore_errors=True)
+    with locked(folder):
+        if target.exists(): os.replace(target, old)
+        os.replace(part, target)
+    shutil.rmtree(old, ignore_errors=True)
     return position
+
+
+def fill(writer: Writer, features: FeatureSet, events: Iterator[tuple[Stream, pl.DataFrame, int]]) -> None:
+    "Write a whole state."
+    writer.note({"state": features.state_hash, "seq": {}, "watermark": ""})
+    for stream, frame, seq in events:
+        for series in features.stored:
+            if series.stream is stream:
+                for prefix, t, value in _records(series, frame): writer.put(prefix, t, value)
+        if not frame.is_empty(): _advance(writer, stream, features.state_hash, seq, frame["event_time"].max())

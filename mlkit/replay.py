@@ -32,7 +32,7 @@ class Footprint:
     def read(self, request: dict[str, Any]) -> list[tuple]: return [(i, *(request[k] for k in key)) for i, key in self.reads]
 
     def written(self, stream: type[Stream], event: dict[str, Any]) -> list[tuple]:
-        return [(i, *(event[k] for k in s.key)) for i, s in self.writes.get(stream, []) if s.counts(event)]
+        return [(i, *(event[k] for k in s.by)) for i, s in self.writes.get(stream, []) if s.counts(event)]
 
 # %% ../nbs/13a_replay.ipynb #902e967a
 @dataclass

@@ -53,7 +53,7 @@ def events_behind(
         for series, features in usecase.features.series.items():
             if series.stream is not stream: continue
             longest = timedelta(microseconds=max(f.window for f in features))
-            key = [pl.col(k) == request[k] for k in series.key]
+            key = [pl.col(b) == request[k] for b, k in zip(series.by, series.key)]
             parts.append(scan(logs[stream], until=t, since=t - longest).filter(pl.col("event_time") > t - longest, pl.col("seq") <= state.get(stream.name, -1), *key))
         found[stream] = pl.concat([p.collect() for p in parts]).unique("event_id").sort("seq")
     return found

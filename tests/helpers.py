@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from hypothesis import strategies as st
 
-from mlkit.events import Category, Fixed, Flag, Key, Stream, Text
+from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, at_least, between
 from mlkit.features import FeatureSet, FeatureView, Online
 from mlkit.online import OnlineStore
 
@@ -27,6 +27,8 @@ class Pay(Stream):
     amount = Fixed(places=2, high=1_000_000, unit="EUR")
     online = Flag()
     kind = Category(values=("card", "cash"))
+    tip = Fixed(places=2, low=-1000, high=1000, optional=True)
+    shade = Category(values=("red", "green", "blue"), optional=True)
 
 
 class Outcome(Stream):
@@ -44,6 +46,24 @@ class Who(FeatureView, key="who"):
     gap = Pay.since_last(over=OVER)
     cards = Pay.count(over=["1d"], where=dict(kind="card"))
     cash = Pay.mean("amount", over=["7d"], where=dict(kind="cash", online=False))
+    spread = Pay.std("amount", over=OVER)
+    least = Pay.min("amount", over=OVER)
+    most = Pay.max("amount", over=OVER)
+    opening = Pay.first("amount", over=OVER)
+    latest = Pay.last("amount", over=OVER)
+    places = Pay.distinct("place", over=OVER)
+    shades = Pay.distinct("shade", over=["1d", "7d"])
+    how = Pay.last("kind", over=["7d"])
+    began = Pay.first("online", over=["1d"])
+    web = Pay.last("online", over=["7d"], empty=False)
+    hue = Pay.last("shade", over=["7d"], empty="blue")
+    tips = Pay.mean("tip", over=["1d"])
+    tip_spread = Pay.std("tip", over=["7d"], empty=-1)
+    tip_least = Pay.min("tip", over=["7d"])
+    carded = Pay.share(dict(kind="card"), over=OVER)
+    dear = Pay.share(dict(amount=at_least(500_000)), over=["7d"], where=dict(kind=["card", "cash"]), empty=0)
+    middling = Pay.count(over=["7d"], where=dict(amount=between(0.01, 1_000_000)))
+    shadeless = Pay.count(over=["7d"], where=dict(shade=[None, "red"]))
 
 
 class Place(FeatureView, key="place"):
@@ -51,13 +71,18 @@ class Place(FeatureView, key="place"):
     web = Pay.mean("online", over=OVER)
     seen = Outcome.count(over=OVER, where=dict(source="outcome"))
     risk = Outcome.mean("bad", over=OVER, where=dict(source="outcome"), empty=0.0)
-    known = Outcome.since_last(over=["7d"])
+    known = Outcome.since_last(over=["7d"], empty=-1)
+    people = Pay.distinct("who", over=OVER)
+    victims = Outcome.distinct("who", over=["7d"], where=dict(bad=True))
 
 
 class Pair(FeatureView, key=("who", "place")):
     n = Pay.count(over=["7d"])
     bad = Outcome.sum("bad", over=["1d", "7d"])
     share = Outcome.mean("bad", over=["7d"])
+    turned = Outcome.last("bad", over=["7d"])
+    said = Outcome.first("source", over=["7d"])
+    amounts = Pay.distinct("amount", over=["1d"])
 
 
 class Row(FeatureView):
@@ -69,6 +94,11 @@ class Row(FeatureView):
     size = (pl.col("amount") + 1).log()/2.3
     late = pl.col("who_gap_7d").fill_null(-1.0)/86400
     again = pl.col("third")/7 + pl.col("usual")
+    of_all = pl.col("amount")/pl.col("who_total_1h")
+    clock = pl.col("event_time").dt.convert_time_zone("Europe/Berlin").dt.hour() >= 3
+    shade = pl.col("shade")
+    same = pl.col("who_how_7d") == pl.col("kind")
+    mood = pl.when(pl.col("amount") > 1000).then(pl.lit("high")).otherwise(pl.lit("low")).cast(pl.Enum(["low", "high"]))
 
 
 FEATURES = FeatureSet(Pay, [Who, Place, Pair, Row])
@@ -88,7 +118,8 @@ def pays(draw: Any, most: int=24) -> pl.DataFrame:
     for i, step in enumerate(steps):
         at += step
         rows.append(dict(event_id=f"p{i:03}", event_time=at, who=draw(st.sampled_from([1, 2, -9])), place=draw(st.sampled_from(["a", "ab", "é"])),
-                         amount=draw(AMOUNTS), online=draw(st.booleans()), kind=draw(st.sampled_from(["card", "cash"]))))
+                         amount=draw(AMOUNTS), online=draw(st.booleans()), kind=draw(st.sampled_from(["card", "cash"])),
+                         tip=draw(st.one_of(st.none(), st.sampled_from([-100_000, 0, 100_000]), st.integers(-500, 500))), shade=draw(st.sampled_from([None, "red", "green", "blue"]))))
     return pl.DataFrame(rows, schema=Pay.schema())
 
 
@@ -136,15 +167,16 @@ def ask(online: Online, store: OnlineStore, request: dict[str, Any]) -> dict[str
 
 def as_frame(answers: list[dict[str, Any]], features: FeatureSet=FEATURES) -> pl.DataFrame:
     "Online answers as a frame; each value must have its feature's own Python type."
-    python = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
+    python = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool, pl.Enum: str}
     for f in features.features:
-        wanted = python.get(f.dtype, (int, float))
+        wanted = python.get(f.dtype.base_type() if f.words else f.dtype, (int, float))
         assert all(a[f.name] is None or (type(a[f.name]) is wanted if isinstance(wanted, type) else isinstance(a[f.name], wanted)) for a in answers), f.name
     return pl.DataFrame(answers, schema={f.name: f.dtype for f in features.features}, orient="row")
 
 
 def bits(column: pl.Series) -> np.ndarray:
     "Two columns are equal bit for bit exactly when these arrays are: the nulls, then the values as integers."
+    if column.dtype == pl.Enum: column = column.to_physical()
     if column.dtype == pl.String: column = column.hash()
     nulls, values = column.is_null().to_numpy(), column.fill_null(column.dtype == pl.Boolean and False or 0).to_numpy()
     return np.stack([nulls.astype(np.int64), values.view(np.int64) if values.dtype == np.float64 else values.astype(np.int64)])

@@ -156,7 +156,7 @@ def test_entities_are_told_apart():
 
 def test_position_never_goes_back():
     "An event that comes late, or again, does not make the state seem older than it is."
-    rows = numbered(pl.DataFrame([dict(event_id=f"p{i}", event_time=DAWN + timedelta(hours=i), who=1, place="a", amount=1, online=True, kind="card") for i in range(3)]).cast(Pay.schema()))
+    rows = numbered(pl.DataFrame([dict(event_id=f"p{i}", event_time=DAWN + timedelta(hours=i), who=1, place="a", amount=1, online=True, kind="card") for i in range(3)], schema=Pay.schema()))
     with empty_state() as store:
         apply(store, Pay, rows)
         with store.reader() as reader: newest = reader.position()
