@@ -25,11 +25,13 @@ from .features import Answer, Ask, Column, FeatureSet, Series
 from .windows import key_codes
 
 # %% auto #0
-__all__ = ['CHUNK', 'META', 'NEVER', 'entity_bytes', 'Layout', 'layout', 'Chunk', 'Reader', 'Writer', 'Entity', 'StateError',
-           'state_folder', 'LmdbReader', 'Store', 'OnlineStore', 'apply', 'locked', 'contents', 'load', 'fill']
+__all__ = ['CHUNK', 'FAN', 'META', 'NEVER', 'entity_bytes', 'Layout', 'layout', 'Chunk', 'Reader', 'Writer', 'Entity',
+           'StateError', 'state_folder', 'LmdbReader', 'Store', 'OnlineStore', 'apply', 'locked', 'contents', 'load',
+           'fill']
 
 # %% ../nbs/05_online.ipynb #6126e07a
-CHUNK = 128  # most events in a chunk, unless they are all of one moment; and most entries of a node
+CHUNK = 128  # most events in a chunk, unless they are all of one moment
+FAN = 128    # most entries of a node; at least 2
 META = b"\x00meta"
 
 
@@ -367,9 +369,9 @@ def _summarise(writer: Writer, plan: Layout, entity: bytes, changes: list[tuple[
     while news:
         prefix = plan.series.tag + bytes([level]) + entity
         if writer.ceil(prefix, NEVER) is None:
-            entries = _below(writer, plan, entity, level)
-            if len(entries) > 1: _put_nodes(writer, prefix, None, entries)
-            return
+            if len(entries := _below(writer, plan, entity, level)) < 2: return
+            _put_nodes(writer, prefix, None, entries); level += 1
+            continue
         touched: dict[int, list[tuple[int, list[int]]]] = {}
         for old, parts in news:
             at = parts[0][0] if old is None else old
@@ -390,7 +392,7 @@ def _below(writer: Writer, plan: Layout, entity: bytes, level: int) -> list[tupl
 
 def _put_nodes(writer: Writer, prefix: bytes, old: int|None, entries: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
     "Write entries as nodes; what the level above is to know of them."
-    size = CHUNK if old is None or len(entries) <= CHUNK else min(CHUNK, -(-len(entries)//2))
+    size = FAN if old is None or len(entries) <= FAN else min(FAN, -(-len(entries)//2))
     nodes = [entries[i:i+size] for i in range(0, len(entries), size)]
     for n in nodes: writer.put(prefix, n[0][0], _node(n))
     if old is not None and old not in {n[0][0] for n in nodes}: writer.delete(prefix, old)
@@ -630,7 +632,7 @@ def _levels_above(tag: bytes, entity: bytes, entries: list[tuple[int, list[int]]
     "The nodes above an entity's chunks."
     level = 1
     while len(entries) > 1:
-        groups = [entries[i:i+CHUNK] for i in range(0, len(entries), CHUNK)]
+        groups = [entries[i:i+FAN] for i in range(0, len(entries), FAN)]
         for g in groups: yield tag + bytes([level]) + entity, g[0][0], _node(g)
         entries, level = [(g[0][0], _joined(g)) for g in groups], level + 1
 

@@ -34,7 +34,7 @@ def features_of(payments: list[dict], labels: list[dict], event_id: str) -> dict
     return offline(FEATURES, world[Pay], world).row(by_predicate=pl.col("event_id") == event_id, named=True)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(worlds(), st.integers(0, 23))
 def test_later_events_change_no_earlier_row(world, nth):
     "Rows up to a moment need only what lies strictly before it; payments and labels from then on are as if they were not."

@@ -70,26 +70,26 @@ def test_replay_of_handbook_payments(logs, handbook):
     assert (frame["terminal_risk_7d"] > 0.5).sum() > 100
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(worlds(), st.sampled_from([2, 3, 128]))
 def test_replay_of_generated_streams(world, chunk):
     "Ties, edges of windows, extreme amounts, long silence; small chunks, so that the state splits them."
     online, requests, answers, seen = Online(FEATURES), [], [], dict.fromkeys(world, 0)
     with pytest.MonkeyPatch.context() as patch, empty_state() as store:
-        patch.setattr(online_module, "CHUNK", chunk)
+        patch.setattr(online_module, "CHUNK", chunk); patch.setattr(online_module, "FAN", max(2, chunk))
         for stream, row in merged(world):
             if stream is Pay: requests.append(row); answers.append(ask(online, store, row.row(0, named=True)))
             apply(store, stream, row.with_columns(seq=pl.lit(seen[stream], pl.Int64))); seen[stream] += 1
     assert_same_bits(as_frame(answers), offline(FEATURES, pl.concat(requests), world).drop("event_id"))
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(worlds(most=40), st.randoms(use_true_random=False), st.sampled_from([2, 3, 128]))
 def test_late_and_repeated_events_end_in_the_same_state(world, random, chunk):
     "Whatever the order of arrival, and however often an event comes: afterwards every moment of the past looks the same."
     arrived = {stream: numbered(frame.sample(fraction=1, shuffle=True, seed=random.randrange(2**32))) for stream, frame in world.items()}
     with pytest.MonkeyPatch.context() as patch, empty_state() as store:
-        patch.setattr(online_module, "CHUNK", chunk)
+        patch.setattr(online_module, "CHUNK", chunk); patch.setattr(online_module, "FAN", max(2, chunk))
         for stream, frame in arrived.items():
             for i in range(frame.height):
                 assert apply(store, stream, frame[i:i+1]) == 1
@@ -106,7 +106,7 @@ def test_bulk_load_equals_one_by_one(tmp_path_factory, world, random):
     "A state loaded from the log answers like one that was kept current, late events included; and goes on from there."
     folder = tmp_path_factory.mktemp("load"); logs, online = Logs(folder/"workspace"), Online(FEATURES)
     with pytest.MonkeyPatch.context() as patch, empty_state() as kept:
-        patch.setattr(online_module, "CHUNK", 3)
+        patch.setattr(online_module, "CHUNK", 3); patch.setattr(online_module, "FAN", 2)
         for stream, frame in world.items():
             shuffled = frame.sample(fraction=1, shuffle=True, seed=random.randrange(2**32))
             for n, part in enumerate(shuffled.iter_slices(max(1, frame.height//2))):
@@ -169,7 +169,7 @@ def test_position_never_goes_back():
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 def test_windows_end_where_chunks_begin(chunk, start, monkeypatch):
     "Payments on the hour, some of them two at once, so that every window's edge meets an event, and many the first of a chunk."
-    monkeypatch.setattr(online_module, "CHUNK", chunk)
+    monkeypatch.setattr(online_module, "CHUNK", chunk); monkeypatch.setattr(online_module, "FAN", max(2, chunk))
     rows = pl.DataFrame([dict(event_id=f"p{i:03}", event_time=start + timedelta(hours=i - i//7), who=1, place="a", amount=2**i % 999, online=i % 3 == 0, kind="card") for i in range(60)], schema=Pay.schema())
     world = {Pay: rows, Outcome: pl.DataFrame([dict(event_id=f"o{i:03}", event_time=start + timedelta(hours=i), pay_id="p", who=1, place="a", bad=i % 2 == 0, source="outcome") for i in range(60)], schema=Outcome.schema())}
     expected = offline(FEATURES, rows, world).drop("event_id")
