@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -30,8 +30,8 @@ from .settings import replace_text
 
 # %% auto #0
 __all__ = ['EXPECTED', 'StreamError', 'tail', 'follows_on', 'locked', 'Follower', 'follow', 'open_state', 'Batch', 'Landed',
-           'Lag', 'Source', 'land_batch', 'unreadable', 'FolderSource', 'decode', 'RedisSource', 'committed',
-           'Progress', 'Metrics', 'Consumer', 'refresh', 'Show', 'run', 'stopping']
+           'Lag', 'Source', 'land_batch', 'unreadable', 'read_file', 'FolderSource', 'decode', 'RedisSource',
+           'committed', 'Progress', 'Metrics', 'Consumer', 'refresh', 'Show', 'run', 'stopping']
 
 # %% ../nbs/05a_stream.ipynb #3def5081
 class StreamError(RuntimeError):
@@ -76,7 +76,7 @@ def locked(
 
 def _lock_of(folder: Path|str) -> Path: return Path(f"{folder}.lock")
 
-
+# %% ../nbs/05a_stream.ipynb #961e28d0
 class Follower:
     "Keeps the online state of one feature set in step with the log."
     def __init__(self, store: OnlineStore, logs: Logs): self.store, self.logs, self._tables = store, logs, dict[type[Stream], DeltaTable]()
@@ -167,6 +167,7 @@ class Lag:
 
 class Source(Protocol):
     "Where events come from."
+    title: str          # where it looks, in words
     notices: list[str]  # what a person should be told; whoever shows them empties it
     def poll(self, wait: float=0.0) -> list[Batch]: ...  # waits at most so many seconds
     def done(self, batch: Batch) -> None: ...            # the batch is in log and state
@@ -231,6 +232,16 @@ def _reject(path: Path, reason: str) -> str:
     os.replace(path, target)
     return f"rejected {path.name}: {reason}"
 
+# %% ../nbs/05a_stream.ipynb #5c1054e6
+def read_file(
+    path: Path,
+    formats: list[SourceFormat],
+) -> Batch:
+    "A file's rows, checked."
+    raw, name = read_source(path), content_hash(path)
+    events, refused = to_events(find_format(formats, raw.columns, path), raw)
+    return Batch(name, events, refused, entries=raw.height, oldest=path.stat().st_ctime, suffix="/..")
+
 # %% ../nbs/05a_stream.ipynb #f7b3b1ed
 class FolderSource:
     "Files dropped in a folder, in order of their names."
@@ -243,6 +254,7 @@ class FolderSource:
     ):
         self.inbox, self.settle, self.notices, self.queue = Path(inbox), settle, list[str](), deque[str]()
         self.formats = [*formats, *(SourceFormat(s.name, s, {c: c for c in s.fields}) for s in streams)]
+        self.title = f"files dropped in {self.inbox}"
         for folder in ("done", "rejected"): (self.inbox/folder).mkdir(parents=True, exist_ok=True)
 
     def poll(self, wait: float=0.0) -> list[Batch]:
@@ -257,26 +269,20 @@ class FolderSource:
         "Claim a file and read it; None where that cannot be."
         try: file = open(path, "rb")
         except FileNotFoundError: return None
-        seen = _mark(file.fileno())
+        seen, batch = _mark(file.fileno()), None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _mark(path) != seen: return None
-            try: batch = self._read(path)
+            try: batch = read_file(path, self.formats)
             except (SourceError, ContractError) as e:
                 if _mark(path) == seen: self.notices.append(_reject(path, str(e)))
                 return None
             if _mark(path) != seen: return None
-            batch.handle, file = (path, file, seen), None
+            batch.handle = path, file, seen
             return batch
-        except BlockingIOError: return None
+        except BlockingIOError: return None  # another consumer has it
         finally:
-            if file is not None: file.close()
-
-    def _read(self, path: Path) -> Batch:
-        "A file's rows, checked."
-        raw, name = read_source(path), content_hash(path)
-        events, refused = to_events(find_format(self.formats, raw.columns, path), raw)
-        return Batch(name, events, refused, entries=raw.height, oldest=path.stat().st_ctime, suffix="/..")
+            if batch is None or batch.handle is None: file.close()
 
     def done(self, batch: Batch) -> None:
         "Move the file to `done/`, unless it changed since it was read."
@@ -314,7 +320,7 @@ def decode(
     streams: dict[str, type[Stream]],               # by name
 ) -> Batch:
     "Entries as a batch, named after the key, the first and the last entry, and a digest of everything in between."
-    rows, odd, unread, digest = {}, {}, [], hashlib.blake2b(digest_size=8)
+    rows, odd, unread, digest = dict[type[Stream], list](), dict[type[Stream], list](), list[dict[str, Any]](), hashlib.blake2b(digest_size=8)
     for number, fields in entries:
         digest.update(repr((number, sorted((fields or {}).items()))).encode())
         stream, event, wrong = _entry(fields, streams)
@@ -348,7 +354,7 @@ def _connect(url: str) -> Any:
     try: return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2)
     except ValueError: raise StreamError("MLKIT_REDIS_URL is no address of a Redis server; write redis://user:password@host:6379/0.") from None
 
-
+# %% ../nbs/05a_stream.ipynb #9574755b
 class RedisSource:
     "A Redis stream, read as a member of a consumer group."
     def __init__(
@@ -369,6 +375,7 @@ class RedisSource:
         self.name, self.joined, self.clean, self.looked = f"{socket.gethostname()}-{place}-{number}", False, False, float("-inf")
         at = self.redis.connection_pool.connection_kwargs
         self.address = f"{at.get('host', at.get('path', ''))}:{at.get('port', '')}".rstrip(":")
+        self.title = f"Redis stream {key} at {self.address}, group {group}, consumer {self.name}"
 
     def poll(self, wait: float=0.0) -> list[Batch]:
         "What was left pending, or what a dead consumer had, or what is new."
@@ -416,7 +423,7 @@ def _receive(source: RedisSource, after: str, most: int|None=None, wait: float=0
     answer = source.redis.xreadgroup(source.group, source.name, {source.key: after}, count=most, block=block)
     return answer[0][1] if answer else []
 
-
+# %% ../nbs/05a_stream.ipynb #ac0ed232
 def _fresh(source: RedisSource, wait: float) -> list:
     "New entries: the first of them, and what comes until the batch is full or `linger` is over."
     entries = _receive(source, ">", source.most, wait)
@@ -538,7 +545,8 @@ class Consumer:
         compact_after: int=64,             # files; 0: never
     ):
         self.logs, self.followers, self.source, self.compact_after = logs, followers, source, compact_after
-        self.stop, self.hand, self.files, self.progress = threading.Event(), deque[Batch](), 0, Progress()
+        self.stop, self.hand, self.progress = threading.Event(), deque[Batch](), Progress()
+        self.files, self.streams = 0, set[type[Stream]]()  # written since the last merge
         self.metrics = Metrics(self.progress)
 
     def follow(self, fresh: dict[type[Stream], pl.DataFrame]|None=None) -> int:
@@ -555,6 +563,7 @@ class Consumer:
         if not self.hand: self.hand.extend(self.source.poll(wait))
         if not self.hand: return self.follow() > 0
         while self.hand and not self.stop.is_set(): self._batch(self.source, self.hand[0]); self.hand.popleft()
+        if self.compact_after and self.files >= self.compact_after: self.compact()
         return True
 
     def _batch(self, source: Source, batch: Batch) -> None:
@@ -565,12 +574,11 @@ class Consumer:
         p.batches += 1; p.events += landed.new; p.duplicates += landed.duplicates; p.quarantined += landed.quarantined
         delay = max(0.0, time.time() - batch.oldest)
         p.delays.append(delay); self.metrics.delay.observe(delay)
-        self.files += landed.files
-        if self.compact_after and self.files >= self.compact_after: self.compact(list(batch.events))
+        self.files += landed.files; self.streams.update(landed.events)
 
-    def compact(self, streams: Sequence[type[Stream]]) -> None:
+    def compact(self) -> None:
         "Merge small files; another consumer's merge is as good as ours."
-        self.files = 0
+        streams, self.files, self.streams = self.streams, 0, set()
         for stream in streams:
             try: compact(self.logs[stream])
             except CommitFailedError: continue
@@ -584,7 +592,7 @@ def refresh(consumer: Consumer) -> None:
     if consumer.source is not None: p.lag = consumer.source.lag()
     for follower in consumer.followers:
         with follower.store.reader() as r: position = r.position()
-        behind, marks = 0, []
+        behind, marks = 0, list[Any]()
         for stream in follower.store.features.streams:
             if (table := follower.table(stream)) is None: continue
             behind += (table.transaction_version("seq") or 0) - 1 - position.get("seq", {}).get(stream.name, -1)
