@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import orjson, polars as pl
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import DeltaError
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -65,12 +65,13 @@ def follows_on(
 # %% ../nbs/05a_stream.ipynb #53dae8e0
 @contextmanager
 def locked(
-    path: Path,  # made where it is missing; never removed
+    path: Path,       # made where it is missing; never removed
+    wait: bool=True,  # False: `BlockingIOError` where another holds it
 ) -> Iterator[None]:
-    "Hold an exclusive lock; wait for it if need be."
+    "Hold an exclusive lock."
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
+        fcntl.flock(f, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
@@ -580,9 +581,9 @@ class Consumer:
         "Merge small files; another consumer's merge is as good as ours."
         streams, self.files, self.streams = self.streams, 0, set()
         for stream in streams:
-            try: compact(self.logs[stream])
-            except CommitFailedError: continue
-            self.progress.compactions += 1
+            try:
+                with locked(self.logs.folder/"log"/f".{stream.name}.compact.lock", wait=False): self.progress.compactions += compact(self.logs[stream]) > 0
+            except BlockingIOError: continue
 
 # %% ../nbs/05a_stream.ipynb #5b91a712
 def refresh(consumer: Consumer) -> None:

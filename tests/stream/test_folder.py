@@ -1,7 +1,7 @@
 "Files dropped in a folder: each once into the log, none lost, whatever state they are in."
 from __future__ import annotations
 
-import fcntl, json, os
+import json, os
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 import world
-from conftest import assert_log_complete, assert_state_equals_bulk_load
+from crowd import assert_log_complete, assert_state_equals_bulk_load
 from helpers import FEATURES, Outcome, Pay
 from mlkit.etl import Logs, ingest
 from mlkit.eventlog import LogError, scan
 from mlkit.online import state_folder
-from mlkit.stream import Consumer, FolderSource, Follower, land_batch, open_state, run
+from mlkit.stream import Consumer, FolderSource, Follower, land_batch, locked, open_state, run
 from mlkit.usecases import fraud, simulator
 
 
@@ -148,6 +148,16 @@ def test_two_consumers_at_once(logs: Logs, consumers: Any) -> None:
     pids = [crowd.start(), crowd.start()]
     assert [crowd.wait(p) for p in pids] == [0, 0], crowd.errors.read_text()
     assert len(files(logs, "done")) == 24; assert_log_complete(logs, 12); assert_state_equals_bulk_load(logs)
+
+
+def test_files_are_merged_by_one_consumer_at_a_time(logs: Logs) -> None:
+    "A consumer that finds another merging leaves it at that; the rows stay what they were, once each."
+    inbox = source(logs).inbox
+    for n in range(4): world.drop(inbox, n)
+    consumer = Consumer(logs, [], source(logs), compact_after=1)
+    with locked(logs.folder/"log"/".pay.compact.lock"): run(consumer, once=True)
+    assert len(logs[Outcome].table().file_uris()) < len(logs[Pay].table().file_uris()) and consumer.progress.compactions > 0
+    assert_log_complete(logs, 4)
 
 
 def test_a_full_disk_is_waited_out(logs: Logs, monkeypatch: Any) -> None:
