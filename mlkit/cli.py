@@ -481,7 +481,7 @@ class StreamDisplay:
 
     def numbers(self, progress: Any) -> None:
         if self.live is None: return self._line(progress.line())
-        self.table = Table(title=self.title, title_justify="left", box=None, show_header=False)
+        self.table = Table(box=None, show_header=False)
         for name, value in progress.cells().items(): self.table.add_row(f"[dim]{name}[/]", value)
 
     def _line(self, line: str) -> None:
@@ -492,8 +492,8 @@ class StreamDisplay:
     def say(self, text: str) -> None: console.print(_escape(text), soft_wrap=True)
 
     def __enter__(self) -> StreamDisplay:
+        console.print(self.title, soft_wrap=True)
         if self.live: self.live.__enter__()
-        else: console.print(self.title, soft_wrap=True)
         return self
 
     def __exit__(self, *error: Any) -> None:
