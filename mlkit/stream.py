@@ -591,6 +591,7 @@ def refresh(consumer: Consumer) -> None:
     p = consumer.progress
     p.measure_rate()
     if consumer.source is not None: p.lag = consumer.source.lag()
+    p.behind = 0
     for follower in consumer.followers:
         with follower.store.reader() as r: position = r.position()
         behind, marks = 0, list[Any]()
@@ -598,7 +599,7 @@ def refresh(consumer: Consumer) -> None:
             if (table := follower.table(stream)) is None: continue
             behind += (table.transaction_version("seq") or 0) - 1 - position.get("seq", {}).get(stream.name, -1)
             marks.append(pl.DataFrame(table.get_add_actions(flatten=True))["max.event_time"].max())
-        p.behind, p.log_watermark = behind, max((m for m in marks if m is not None), default=None)
+        p.behind, p.log_watermark = max(p.behind, behind), max((m for m in marks if m is not None), default=None)  # of several states, the one furthest behind
         p.state_watermark = datetime.fromisoformat(position["watermark"]) if position.get("watermark") else None
 
 
