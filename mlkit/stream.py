@@ -405,7 +405,7 @@ def _asking(source: RedisSource) -> Iterator[None]:
     import redis
     try: yield
     except redis.RedisError as e:
-        source.joined = source.clean = False
+        source.joined = False
         raise StreamError(f"Redis at {source.address} does not answer as it should: {type(e).__name__}: {e}") from None
 
 
