@@ -24,7 +24,8 @@ from .settings import Settings, SettingsError, Workspace, activate, active_works
 # %% auto #0
 __all__ = ['app', 'review_app', 'rollback_app', 'state_app', 'console', 'main', 'workspace_name', 'Display', 'run',
            'report_to_person', 'serve', 'stop', 'models', 'rollback_model', 'audit_command', 'review_list',
-           'review_show', 'review_decide', 'trace_command', 'features', 'state_load', 'settings_command']
+           'review_show', 'review_decide', 'trace_command', 'features', 'state_load', 'StreamDisplay', 'stream',
+           'settings_command']
 
 # %% ../nbs/18_cli.ipynb #5acbbe38
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -38,7 +39,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS
 
 def _expected() -> tuple[type[Exception], ...]:
     "Mistakes of the user's, of the modules that were loaded so far."
-    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", models="ModelError", eventlog="LogError", policy="PolicyError")
+    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError")
     return (SettingsError, PipelineError, *(getattr(sys.modules[f"mlkit.{m}"], c) for m, c in names.items() if f"mlkit.{m}" in sys.modules))
 
 
@@ -471,7 +472,89 @@ def state_load(until: Annotated[str, typer.Option(help="only events before this 
     when = datetime.fromisoformat(until).replace(tzinfo=timezone.utc) if until else None
     console.print(load(usecase.features, state_folder(workspace.path, usecase.features), Logs(workspace.path), when))
 
+# %% ../nbs/18_cli.ipynb #b9176fa3
+class StreamDisplay:
+    "The numbers of a running stream, live or as lines; see `stream.Show`."
+    def __init__(self, title: str):
+        self.title, self.last, self.due, self.table = title, "", 0.0, Table()
+        self.live = Live(get_renderable=lambda: self.table, console=console, refresh_per_second=4) if console.is_terminal else None
 
+    def numbers(self, progress: Any) -> None:
+        if self.live is None: return self._line(progress.line())
+        self.table = Table(box=None, show_header=False)
+        for name, value in progress.cells().items(): self.table.add_row(f"[dim]{name}[/]", value)
+
+    def _line(self, line: str) -> None:
+        if line == self.last or time.monotonic() < self.due: return
+        self.last, self.due = line, time.monotonic() + 10
+        console.print(f"{datetime.now(timezone.utc):%H:%M:%S}  {line}", soft_wrap=True)
+
+    def say(self, text: str) -> None: console.print(_escape(text), soft_wrap=True)
+
+    def __enter__(self) -> StreamDisplay:
+        console.print(self.title, soft_wrap=True)
+        if self.live: self.live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.live: self.live.__exit__(*error)
+
+# %% ../nbs/18_cli.ipynb #77298d4f
+@app.command()
+def stream(
+    source: Annotated[str, typer.Option(help="folder or redis; default: `stream_source` of settings.ini")] = "",
+    once: Annotated[bool, typer.Option("--once", help="take what is there, then end")] = False,
+    follow_only: Annotated[bool, typer.Option("--follow-only", help="take nothing in; keep the online state in step with a log that others write")] = False,
+    metrics_port: Annotated[int, typer.Option(help="serve Prometheus metrics on this port of 127.0.0.1; 0: no metrics")] = 0,
+    settle: Annotated[float, typer.Option(help="folder: seconds that a file must not have changed for; 0 where files are renamed into place")] = 1.0,
+    key: Annotated[str, typer.Option(help="redis: key of the stream")] = "mlkit:events",
+    batch: Annotated[int, typer.Option(min=1, help="redis: most entries in a batch")] = 1000,
+    linger: Annotated[float, typer.Option(min=0, help="redis: seconds to wait for a batch to fill")] = 0.2,
+    takeover: Annotated[float, typer.Option(min=1, help="redis: seconds of silence after which another consumer's batch is taken over")] = 60.0,
+) -> None:
+    """Take events in as they come: into the log exactly once, into the online state without a hole.
+
+    Files dropped in the workspace's `inbox` (Parquet, CSV, JSONL; in a format of the use case, or with a stream's own columns), or entries of a Redis stream with the fields `stream` and `event` (JSON).
+    Any number may run at once, and any may be killed at any time. SIGINT (Ctrl-C) and SIGTERM end it after the batch in hand.
+
+    Examples:
+
+        mlkit stream
+
+        mlkit stream --once
+
+        MLKIT_WORKSPACE=live mlkit stream --metrics-port 9300
+
+        MLKIT_REDIS_URL=redis://127.0.0.1:6379/0 mlkit stream --source redis --key payments
+
+        MLKIT_USECASE=mlkit.usecases.next mlkit stream --follow-only
+    """
+    from mlkit.etl import Logs
+    from mlkit.online import state_folder
+    from mlkit.stream import Consumer, Follower, open_state, run as consume, stopping
+    settings, workspace, usecase = _here()
+    workspace.create()
+    logs = Logs(workspace.path)
+    taken = None if follow_only else _source(settings, workspace, usecase, source, dict(settle=settle), dict(key=key, most=batch, linger=linger, takeover=takeover))
+    with open_state(usecase.features, state_folder(workspace.path, usecase.features), logs) as store:
+        consumer = Consumer(logs, [Follower(store, logs)], taken)
+        server = consumer.metrics.serve(metrics_port) if metrics_port else None
+        with stopping(consumer), StreamDisplay(f"workspace {workspace.name}, features {usecase.features.hash}: " + (taken.title if taken else "following the log")) as display:
+            progress = consume(consumer, once, display)
+        if server: server.shutdown()
+    if taken: taken.close()
+    console.print(f"ended: {progress.line()}", soft_wrap=True)
+
+
+def _source(settings: Settings, workspace: Workspace, usecase: Any, name: str, folder: dict[str, Any], redis: dict[str, Any]) -> Any:
+    "The source that was asked for, or is set."
+    from mlkit.stream import FolderSource, RedisSource
+    name = name or settings.stream_source
+    if name == "folder": return FolderSource(workspace/"inbox", usecase.streams, usecase.formats, **folder)
+    if name == "redis": return RedisSource(settings.redis_url.get_secret_value(), usecase.streams, workspace/"stream", group=f"mlkit-{workspace.name}", **redis)
+    raise SettingsError(f"--source {name}: folder or redis.")
+
+# %% ../nbs/18_cli.ipynb #1c96a66d
 @app.command("settings")
 def settings_command() -> None:
     "The settings in force, and what each is for."

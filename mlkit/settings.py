@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(3000, description="port of the service")
     max_body_kb: Annotated[int, Field(ge=1, le=10240)] = Field(64, description="largest accepted request body, in kB")
     latency_budget_ms: Annotated[float, Field(gt=0)] = Field(50.0, description="slowest acceptable median score of a model")
+    stream_source: Literal["folder", "redis"] = Field("folder", description="where `mlkit stream` takes events from")
+    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="address of Redis or Valkey; from the environment only")
     clock: Literal["replay", "wall"] = Field("replay", description="what 'now' is: the last decided request, or this machine's clock")
 
     @classmethod
@@ -108,7 +110,8 @@ def load_settings(
     base = ini.parent if ini else Path(start).resolve()
     try: read = Settings(**{"root": base, **values, **overrides})
     except ValidationError as e: raise SettingsError(_explain(e, str(ini) if ini else "defaults")) from None
-    if "token" in values: raise SettingsError(f"token is in {ini}: a secret belongs in the environment only; remove it and set MLKIT_TOKEN.")
+    for secret in ("token", "redis_url"):
+        if secret in values: raise SettingsError(f"{secret} is in {ini}: a secret belongs in the environment only; remove it and set MLKIT_{secret.upper()}.")
     if not is_loopback(read.host) and not read.token.get_secret_value():
         raise SettingsError(f"host = {read.host} is reachable from other machines, and the service would answer anyone: set MLKIT_TOKEN to a long random text, or keep host = 127.0.0.1.")
     root = (base/read.root).resolve()
