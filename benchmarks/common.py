@@ -1,0 +1,74 @@
+"""What the benchmarks share: clocks, peak memory, results as JSON and picture, and an environment of its own for Feast."""
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+FEAST = "feast[redis,duckdb]==0.67.*"
+
+
+def percentiles(call: Callable[[], Any], times: int) -> dict[str, float]:
+    "Microseconds of one call, at the median and at the 99th percentile, warm."
+    for _ in range(200): call()
+    taken = np.empty(times)
+    for i in range(times):
+        start = time.perf_counter(); call(); taken[i] = time.perf_counter() - start
+    return {f"p{q}": round(float(np.percentile(taken, q))*1e6, 1) for q in (50, 99)}
+
+
+def peak_mb() -> int:
+    "The most memory this process has held so far; its own, and not (as `ru_maxrss` has it) that of the process which started it."
+    status = Path("/proc/self/status")
+    if status.exists(): return int(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")))//1024
+    import resource
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//(1 << 20 if sys.platform == "darwin" else 1024)
+
+
+def quiet() -> dict[str, str]:
+    "An environment in which nobody is told what is run here."
+    return {**os.environ, "FEAST_USAGE": "False", "DO_NOT_TRACK": "true", "UV_PYTHON_DOWNLOADS": "never", "PYTHONWARNINGS": "ignore"}
+
+
+def feast_python() -> Path:
+    "The interpreter of an environment with Feast; made on the first call, by uv. Feast's pins do not agree with the kit's."
+    folder = HERE/".cache"/"feast"
+    python = folder/"bin"/"python"
+    if (folder/"ready").exists(): return python
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None: raise SystemExit("Feast's environment is made by uv, which is not there: `pip install uv`, or leave Feast out with --no-feast.")
+    for command in (["venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], ["pip", "install", "--quiet", "--python", str(python), FEAST]):
+        subprocess.run([uv, *command], check=True, env=quiet())
+    (folder/"ready").touch()
+    return python
+
+
+def feast(*arguments: object, limit: float | None = None) -> dict[str, Any]:
+    "What `feast_side.py` prints, run in Feast's environment; after `limit` seconds it is stopped, and said to be."
+    command = [str(feast_python()), str(HERE/"feast_side.py"), *map(str, arguments)]
+    try: done = subprocess.run(command, env=quiet(), capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired: return dict(stopped_after_s=limit)
+    if done.returncode: raise SystemExit(f"Feast failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def keep(name: str, result: dict[str, Any], draw: Callable[[Any], None]) -> None:
+    "Print a result; keep it, and its picture, in benchmarks/results/."
+    import matplotlib; matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    (HERE/"results").mkdir(exist_ok=True)
+    text = json.dumps(result, indent=1)
+    (HERE/"results"/f"{name}.json").write_text(text)
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    draw(axes)
+    figure.savefig(HERE/"results"/f"{name}.png", dpi=150); plt.close(figure)
+    print(text)
