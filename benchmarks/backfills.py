@@ -98,7 +98,7 @@ def by_duckdb(d: Data) -> pl.DataFrame:
         counted AS (SELECT terminal_id, event_time, count(*) OVER w AS n, sum(is_fraud::INT) OVER w AS s FROM labels WINDOW w AS (PARTITION BY terminal_id ORDER BY event_time)),
         run AS (SELECT terminal_id, event_time, any_value(n) AS n, any_value(s) AS s FROM counted GROUP BY ALL),
         terminal AS (SELECT q.event_id, {of_terminal} FROM tx q ASOF LEFT JOIN run e ON q.terminal_id = e.terminal_id AND q.event_time > e.event_time {begin})
-        SELECT customer.*, {shown} FROM customer JOIN terminal USING (event_id)""").pl()
+        SELECT customer.*, {shown} FROM customer JOIN terminal USING (event_id)""").pl()  # noqa: S608
 
 
 VARIANTS = dict(ours=ours, numpy=by_numpy, polars=by_polars, duckdb=by_duckdb)

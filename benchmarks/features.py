@@ -59,7 +59,8 @@ def compare(ours: pl.DataFrame, theirs: pl.DataFrame, tied: pl.Series) -> dict[s
     names = [c for c in theirs.columns if c != "event_id"]
     both = theirs.join(ours, on="event_id", suffix="_ours", validate="1:1")
     if both.height != theirs.height: raise SystemExit("rows are missing, or were made up")
-    far = pl.any_horizontal((pl.col(n).cast(pl.Float64) - pl.col(f"{n}_ours").cast(pl.Float64)).abs() > 1e-15*pl.col(f"{n}_ours").cast(pl.Float64).abs()*2 for n in names)
+    number = lambda name: pl.col(name).cast(pl.Float64)
+    far = pl.any_horizontal((number(n) - number(f"{n}_ours")).abs() > 4.5e-16*number(f"{n}_ours").abs() for n in names)  # two units in the last place
     odd = pl.any_horizontal(pl.col(n).ne_missing(pl.col(f"{n}_ours")) for n in names)
     nulls = pl.any_horizontal(pl.col(n).is_null() != pl.col(f"{n}_ours").is_null() for n in names)
     rows = both.select(odd=odd, far=(far | nulls).fill_null(True), tied=pl.col("event_id").is_in(tied.implode()))
@@ -69,7 +70,7 @@ def compare(ours: pl.DataFrame, theirs: pl.DataFrame, tied: pl.Series) -> dict[s
 
 def side_by_side(d: Data, rounds: int) -> tuple[dict[str, Any], pl.DataFrame, pl.Series]:
     "Every variant, in turn, `rounds` times after one that does not count."
-    d.duck  # built beforehand: the tables are DuckDB's, as the frames are Polars'
+    d.duck  # noqa: B018 - built beforehand: the tables are DuckDB's, as the frames are Polars'
     taken: dict[str, list[float]] = {name: [] for name in VARIANTS}
     frames = {name: run(d) for name, run in VARIANTS.items()}
     tied = ties(d)
