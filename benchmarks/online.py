@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -53,22 +53,19 @@ def stores(folder: Path, logs: Logs, port: int) -> Iterator[dict[str, Any]]:
         yield {"LMDB": opened.enter_context(OnlineStore(features, folder/"state"))}
 
 
-def ours(store: Any, requests: dict[int, dict[str, Any]], expected: pl.DataFrame, times: int) -> dict[str, Any]:
-    "Look-ups alone, as the feature set asks for them, and everything."
-    online, out = Online(features), {}
-    for n, request in requests.items():
-        asked: list[tuple] = []
+def calls(store: Any, request: dict[str, Any], expected: dict[str, Any]) -> tuple[Callable[[], None], Callable[[], None]]:
+    "Two things to measure: the look-ups alone, as the feature set asks for them, and everything. The values must be the offline ones."
+    online, asked = Online(features), []
+    with store.reader() as lookup:
+        def noting(*question): asked.append(question); return lookup(*question)
+        values = online(request, noting)
+    if values != expected: raise SystemExit(f"not the offline values: {values}, but {expected}")
+    def windows():
         with store.reader() as lookup:
-            def noting(*question, asked=asked, lookup=lookup): asked.append(question); return lookup(*question)
-            values = online(request, noting)
-        if values != expected.filter(pl.col("event_id") == request["event_id"]).drop("event_id").row(0, named=True): raise SystemExit(f"not the offline values: {values}")
-        def windows(asked=asked):
-            with store.reader() as lookup:
-                for question in asked: lookup(*question)
-        def everything(request=request):
-            with store.reader() as lookup: online(request, lookup)
-        out[f"{n:,} events in the key"] = dict(windows_us=percentiles(windows, times), all_features_us=percentiles(everything, times))
-    return out
+            for question in asked: lookup(*question)
+    def everything():
+        with store.reader() as lookup: online(request, lookup)
+    return windows, everything
 
 
 def finished(folder: Path, events: dict[Any, pl.DataFrame]) -> None:
@@ -79,16 +76,25 @@ def finished(folder: Path, events: dict[Any, pl.DataFrame]) -> None:
 
 
 def draw(axes: Any, result: dict[str, Any]) -> None:
-    "Median against events in the key; p99 as a thinner line; the others are level, as they compute nothing."
-    for (store, runs), colour in zip(result["ours"].items(), ("tab:blue", "tab:green")):
-        n = [int(size.split()[0].replace(",", "")) for size in runs]
-        for what, style in (("windows_us", "--"), ("all_features_us", "-")):
-            axes.plot(n, [r[what]["p50"] for r in runs.values()], style, marker="o", color=colour, label=f"ours, {store}: {what[:-3].replace('_', ' ')}")
-            axes.plot(n, [r[what]["p99"] for r in runs.values()], style, color=colour, linewidth=0.5)
-    for (name, value), colour in zip(dict(redis_get=result["redis_get"], **result.get("feast", {})).items(), ("tab:gray", "tab:orange", "tab:red")):
-        axes.axhline(value["us"]["p50"], color=colour, label="Redis: a bare GET" if name == "redis_get" else f"Feast, {name}: read of 12 precomputed"); axes.axhline(value["us"]["p99"], color=colour, linewidth=0.5)
+    "Medians against events in the key, p99 thinner; what computes nothing is level."
+    lines = {f"ours, {store}: {what}": ([sizes[n][what] for n in sizes], "-" if what == "all features" else "--") for store, sizes in result["ours"].items() for what in ("windows", "all features")}
+    for label, (us, style) in lines.items():
+        n = [int(size.replace(",", "")) for size in next(iter(result["ours"].values()))]
+        line, = axes.plot(n, [v["p50"] for v in us], style, marker="o", label=label)
+        axes.plot(n, [v["p99"] for v in us], style, color=line.get_color(), linewidth=0.5)
+    level = {"Redis: a bare GET": result["redis_get"], **{f"Feast, {store}: 12 precomputed": v["us"] for store, v in result.get("feast", {}).items()}}
+    for (label, us), colour in zip(level.items(), ("tab:gray", "tab:red", "tab:purple")):
+        axes.axhline(us["p50"], color=colour, label=label); axes.axhline(us["p99"], color=colour, linewidth=0.5)
     axes.set(xscale="log", yscale="log", xlabel="events in the key's window", ylabel="µs a request (thick: median, thin: p99)", title="Features of one request")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def measure(opened: dict[str, Any], requests: dict[int, dict[str, Any]], expected: dict[int, dict[str, Any]], get: Callable[[], Any], times: int) -> dict[str, Any]:
+    "Ours and the floor, by turns."
+    both = {f"{store}|{n:,}": calls(opened[store], requests[n], expected[n]) for store in opened for n in requests}
+    us = percentiles({"get": get, **{f"{k}|windows": w for k, (w, _) in both.items()}, **{f"{k}|all features": e for k, (_, e) in both.items()}}, times)
+    ours = {store: {f"{n:,}": {what: us[f"{store}|{n:,}|{what}"] for what in ("windows", "all features")} for n in requests} for store in opened}
+    return dict(unit="µs", repetitions=times, ours=ours, redis_get=us["get"])
 
 
 def main() -> None:
@@ -101,10 +107,10 @@ def main() -> None:
         logs, events = Logs(folder), history([*sizes, *[100]*OTHERS])
         for stream, frame in events.items(): append(logs[stream], frame, "history")
         requests = {n: dict(event_id=f"request {n}", event_time=NOW, customer_id=k, terminal_id=k, amount=5716) for k, n in enumerate(sizes)}
-        expected = offline(features, pl.DataFrame(list(requests.values()), schema=Transaction.schema()), events)
-        with stores(folder, logs, server.port) as opened: result: dict[str, Any] = dict(repetitions=times, ours={name: ours(store, requests, expected, times) for name, store in opened.items()})
+        frame = offline(features, pl.DataFrame(list(requests.values()), schema=Transaction.schema()), events).drop("event_id")
         client = redis.Redis(port=server.port); client.set("floor", b"x"*100)
-        result["redis_get"] = dict(us=percentiles(lambda: client.get("floor"), times))
+        with stores(folder, logs, server.port) as opened:
+            result = measure(opened, requests, dict(zip(sizes, frame.rows(named=True))), lambda: client.get("floor"), times)
         if not a.no_feast:
             finished(folder, events)
             result["feast"] = {store: feast("online", folder, store, times, server.port) for store in ("sqlite", "redis")}
