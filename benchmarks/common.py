@@ -54,10 +54,11 @@ def feast_python() -> Path:
 
 
 def feast(*arguments: object, limit: float | None = None) -> dict[str, Any]:
-    "What `feast_side.py` prints, run in Feast's environment; after `limit` seconds it is stopped, and said to be."
+    "What `feast_side.py` prints, run in Feast's environment; or what ended it, where it was killed, or stopped after `limit` seconds."
     command = [str(feast_python()), str(HERE/"feast_side.py"), *map(str, arguments)]
     try: done = subprocess.run(command, env=quiet(), capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired: return dict(stopped_after_s=limit)
+    if done.returncode < 0: return dict(killed_by_signal=-done.returncode)  # 9: out of memory
     if done.returncode: raise SystemExit(f"Feast failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
