@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,14 +54,25 @@ def feast_python() -> Path:
     return python
 
 
-def feast(*arguments: object, limit: float | None = None) -> dict[str, Any]:
-    "What `feast_side.py` prints, run in Feast's environment; or what ended it, where it was killed, or stopped after `limit` seconds."
-    command = [str(feast_python()), str(HERE/"feast_side.py"), *map(str, arguments)]
-    try: done = subprocess.run(command, env=quiet(), capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired: return dict(stopped_after_s=limit)
-    if done.returncode < 0: return dict(killed_by_signal=-done.returncode)  # 9: out of memory
-    if done.returncode: raise SystemExit(f"Feast failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def feast(*arguments: object, seconds: float = 600, gb: float = 8) -> dict[str, Any]:
+    "What `feast_side.py` prints, run in Feast's environment; stopped, and said to be, beyond so many seconds or gigabytes, before it takes the machine down."
+    import psutil
+    command, deadline = [str(feast_python()), str(HERE/"feast_side.py"), *map(str, arguments)], time.monotonic() + seconds
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        process = psutil.Popen(command, env=quiet(), stdout=said, stderr=complained)
+        allowed, over = min(gb*1e9, psutil.virtual_memory().available/2), None
+        try:
+            while process.poll() is None and over is None:
+                try: over = dict(stopped_above_gb=round(allowed/1e9, 1)) if process.memory_info().rss > allowed else dict(stopped_after_s=seconds) if time.monotonic() > deadline else None
+                except psutil.NoSuchProcess: break
+                time.sleep(0.1)
+        finally:
+            if process.poll() is None: process.kill()
+            process.wait()
+        if over: return over
+        said.seek(0); complained.seek(0)
+        if process.returncode: raise SystemExit(f"Feast failed ({process.returncode}):\n{complained.read()[-2000:]}")
+        return json.loads(said.read().splitlines()[-1])
 
 
 def keep(name: str, result: dict[str, Any], draw: Callable[[Any], None]) -> None:

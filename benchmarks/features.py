@@ -8,7 +8,7 @@ are compared with ours; a difference beyond the last bit must be a tie (another 
 length ago), or the benchmark fails. Peak memory is that of a process which reads the data and runs one variant once.
 
 Feast computes no windows: it is given the twelve windowed features ready-made, and joins them to the payments as of their time. It is much slower,
-so it gets growing numbers of rows until one takes longer than two minutes.
+so it gets growing numbers of rows until one takes more than two minutes or 8 GB.
 """
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mlkit.etl import Logs, ingest
 from mlkit.eventlog import scan
 from mlkit.usecases.fraud import Label, Transaction, simulate, usecase
 
-STORES, ROWS, LIMIT = ("file", "duckdb"), (50_000, 300_000), 120
+STORES, ROWS, SECONDS, GB = ("file", "duckdb"), (50_000, 300_000), 120, 8
 
 
 def read(folder: Path) -> Data: return Data(pl.read_parquet(folder/"tx.parquet"), pl.read_parquet(folder/"labels.parquet"))
@@ -98,7 +98,7 @@ def joined_by_feast(folder: Path, d: Data, ours: pl.DataFrame, tied: pl.Series, 
     out: dict[str, Any] = {}
     for store in STORES:
         for n in sizes:
-            done = out.setdefault(store, {})[f"{n:,} rows"] = feast("offline", folder, store, n, limit=LIMIT)
+            done = out.setdefault(store, {})[f"{n:,} rows"] = feast("offline", folder, store, n, seconds=SECONDS, gb=GB)
             if "seconds" not in done: break
             done["differs_from_ours"] = compare(ours, pl.read_parquet(folder/"joined.parquet"), tied)
     return out
