@@ -80,7 +80,7 @@ def keep(name: str, result: dict[str, Any], draw: Callable[[Any], None]) -> None
     import matplotlib; matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     (HERE/"results").mkdir(exist_ok=True)
-    text = json.dumps(result, indent=1)
+    text = json.dumps(result, indent=1, ensure_ascii=False)
     (HERE/"results"/f"{name}.json").write_text(text)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     draw(axes)
