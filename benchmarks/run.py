@@ -1,7 +1,9 @@
-"""Every benchmark, one after the other; what they print is kept in benchmarks/results/. The service is started and stopped for its own."""
+"""Every benchmark, one after the other, each with its figures and picture in benchmarks/results/. The service is started and stopped for its own.
+
+    python benchmarks/run.py [payments.parquet] [--quick] [--no-feast]
+"""
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,21 +11,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 
-def keep(name: str, *command: str) -> None:
-    "Run a benchmark, show and keep what it says."
+def run(name: str, *arguments: str) -> str:
+    "Run a benchmark; show what it says."
     print(f"\n{name}", flush=True)
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    print(said)
-    (HERE/"results").mkdir(exist_ok=True)
-    (HERE/"results"/f"{name}.json").write_text(said)
+    said = subprocess.run([sys.executable, str(HERE/f"{name}.py"), *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(said, flush=True)
+    return said
 
 
 def main() -> None:
-    keep("online", sys.executable, str(HERE/"online.py"))
-    keep("features", sys.executable, str(HERE/"features.py"), *sys.argv[1:])
+    options, quick = sys.argv[1:], "--quick" in sys.argv
+    run("online", *(o for o in options if o.startswith("--")))
+    run("features", *options)
     mlkit = str(Path(sys.executable).parent/"mlkit")
-    if subprocess.run([mlkit, "serve", "--detach"], env=os.environ).returncode: raise SystemExit("the latency benchmark needs a champion: `make run` first")
-    try: keep("latency", sys.executable, str(HERE/"latency.py"))
+    if subprocess.run([mlkit, "serve", "--detach"]).returncode: raise SystemExit("the latency benchmark needs a champion: `make run` first")
+    try: (HERE/"results"/"latency.json").write_text(run("latency", *(["500"] if quick else [])))
     finally: subprocess.run([mlkit, "stop"])
 
 
