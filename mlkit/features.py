@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib, json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -19,8 +19,8 @@ from .events import Aggregate, ContractError, Fixed, Stream, window_us
 
 # %% auto #0
 __all__ = ['Window', 'Lookup', 'is_row_wise', 'FeatureView', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
-           'key_codes', 'Totals', 'totals', 'windows', 'as_request', 'row_wise', 'FeatureSet', 'offline', 'micros',
-           'Online']
+           'key_codes', 'Totals', 'totals', 'windows', 'as_request', 'row_wise', 'FeatureSet', 'offline', 'aggregates',
+           'micros', 'Online']
 
 # %% ../nbs/04_features.ipynb #1ea4d8b6
 def is_row_wise(
@@ -339,10 +339,21 @@ def offline(
 ) -> pl.DataFrame:                              # `event_id`, then one column a feature, in the order of `requests`
     "Point-in-time features: each row as it would have been computed at its own time."
     frame = as_request(features.request, requests.select(*features.request.schema()))
+    return row_wise(frame.with_columns(aggregates(features, requests, events)), features.row_exprs).select("event_id", *features.names)
+
+
+def aggregates(
+    features: FeatureSet,
+    requests: pl.DataFrame,
+    events: dict[type[Stream], pl.DataFrame],
+    series: Iterable[Series]|None=None,         # of `features.series`; None: all of them
+) -> list[pl.Series]:                           # one column for each feature of these series, in the order of `requests`
+    "The windows of some series, the request's own event included."
     columns = []
-    for series, wanted in features.series.items():
-        since, answers = windows(series, events[series.stream], requests, sorted({f.window for f in wanted}))
-        own = _own(features, series, requests)
+    for one in features.series if series is None else series:
+        wanted = features.series[one]
+        since, answers = windows(one, events[one.stream], requests, sorted({f.window for f in wanted}))
+        own = _own(features, one, requests)
         for f in wanted:
             n, sums = answers[f.window]
             total = sums[f.measure] if f.measure else None
@@ -350,8 +361,7 @@ def offline(
                 total = total + own*requests[f.measure].cast(pl.Int64).to_numpy() if f.measure else None
                 n = n + own
             columns.append(finish_all(f, n, total, since))
-    frame = frame.with_columns(columns)
-    return row_wise(frame, features.row_exprs).select("event_id", *features.names)
+    return columns
 
 
 def _own(features: FeatureSet, series: Series, requests: pl.DataFrame) -> np.ndarray|None:
