@@ -4,7 +4,7 @@
 
 Generated payments with the features of `usecases/fraud`: busy and quiet customers and terminals (power laws), half a year, every payment labelled a
 week later. `--huge` adds 10⁸ rows in 2,048 MB, which takes about 25 GB of disk and half an hour. Every measurement is a process of its own,
-whose peak memory the kernel tells (`ru_maxrss`). The events of a measurement are those of both streams. The last table is an extrapolation and says so.
+whose peak memory the kernel tells (`VmHWM`). The events of a measurement are those of both streams. The last table is an extrapolation and says so.
 """
 from __future__ import annotations
 
@@ -62,9 +62,13 @@ def measure(*arguments: str) -> dict:
     return json.loads(said.stdout.strip().splitlines()[-1])
 
 
+def peak_mb() -> int:
+    "Most memory that this process has held. `ru_maxrss` would count what its parent held when it started it."
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))//1024
+
+
 def one(folder: str, memory: str, workers: str) -> None:
     "One backfill of the logs in a folder; workers 0: in this process."
-    import resource
     out, logs = Path(folder)/"features", Logs(folder)
     start = time.perf_counter()
     if int(workers):
@@ -74,11 +78,10 @@ def one(folder: str, memory: str, workers: str) -> None:
             start = time.perf_counter()
             done = backfill(features, logs, out, engine=Dask(client), memory_mb=int(memory))
             seconds = time.perf_counter() - start
-            peaks = client.run(lambda: __import__("resource").getrusage(__import__("resource").RUSAGE_SELF).ru_maxrss//1024)
-            peak = max(peaks.values())
+            peak = max(client.run(peak_mb).values())
     else:
         done = backfill(features, logs, out, memory_mb=int(memory))
-        seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024
+        seconds, peak = time.perf_counter() - start, peak_mb()
     print(json.dumps(dict(rows=done.rows, events=2*done.rows, workers=int(workers), memory_setting_mb=int(memory), seconds=round(seconds, 2), peak_mb=peak, slices=done.blocks, buckets=done.buckets,
                           units=done.units, microseconds_per_event=round(seconds/done.rows/2*1e6, 3))))
 

@@ -243,6 +243,7 @@ def scatter(job: Job, name: str, stream: type[Stream], part: Slice) -> tuple[str
     _check_versions(job)
     request = stream is job.features.request
     keys = [(k, key) for k, key in enumerate(job.keys) if stream in job.streams(k)]
+    if not keys: return note(job, name, [])
     wanted = {c for _, key in keys for c in needed_columns(job.features, stream, key)}
     frame = read_slice(part, [c for c in stream.fields if c in wanted], job.until)
     counts: list[list[int]] = [[] for _ in job.keys]
@@ -372,7 +373,7 @@ class Dask:
         from distributed.scheduler import KilledWorker
         futures = [self.client.submit(task, *arguments, key=f"{task.__name__}-{uuid.uuid4().hex}", retries=self.retries, pure=False) for arguments in calls]
         try:
-            for _, result in as_completed(futures, with_results=True): yield result
+            for _, result in as_completed(futures, with_results=True, loop=self.client.loop): yield result
         except KilledWorker as e: raise BackfillError(f"several workers died over the same task ({e}). Have they too little memory for --memory, or more than one thread each?") from None
         finally: self.client.cancel(futures)
 
