@@ -1,4 +1,4 @@
-"A local S3 server."
+"A local S3 server, and a local cluster."
 from __future__ import annotations
 
 import os
@@ -8,6 +8,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -41,3 +42,11 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60]
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT"))
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    "A Dask cluster of two worker processes of one thread each."
+    distributed = pytest.importorskip("distributed", reason="the cluster is not tested: pip install mlkit[cluster]")
+    from mlkit.backfill import connect
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, memory_limit=0) as cluster, connect(cluster.scheduler_address) as c: yield c

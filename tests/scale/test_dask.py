@@ -3,22 +3,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from world import FEATURES, assert_backfilled, divide, logged, world
 
 from mlkit.backfill import BackfillError, Dask, backfill, connect
-
-distributed = pytest.importorskip("distributed", reason="the cluster is not tested: pip install mlkit[cluster]")
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    "Two worker processes of one thread each."
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, memory_limit=0) as cluster, connect(cluster.scheduler_address) as c: yield c
-
 
 def test_a_cluster_gives_the_same_bits(client, logs, tmp_path, monkeypatch):
     logged(world(), logs)
