@@ -36,6 +36,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlkit.backfill._remove': ('backfill.html#_remove', 'mlkit/backfill.py'),
                                 'mlkit.backfill._rows': ('backfill.html#_rows', 'mlkit/backfill.py'),
                                 'mlkit.backfill._same_features': ('backfill.html#_same_features', 'mlkit/backfill.py'),
+                                'mlkit.backfill._slice': ('backfill.html#_slice', 'mlkit/backfill.py'),
                                 'mlkit.backfill._steps': ('backfill.html#_steps', 'mlkit/backfill.py'),
                                 'mlkit.backfill._store': ('backfill.html#_store', 'mlkit/backfill.py'),
                                 'mlkit.backfill._table': ('backfill.html#_table', 'mlkit/backfill.py'),

@@ -160,21 +160,20 @@ def slices(
 ) -> list[Slice]:
     "Divide a log."
     out: list[Slice] = []
-    parts, room, days = [], rows, []
-
-    def close() -> None:
-        if parts: out.append(Slice(len(out), tuple(parts), micros(_midnight(min(days))), micros(_midnight(max(days))) + DAY))
-
+    parts: list[tuple[str, int, int]] = []
+    days: list[date] = []
+    room = rows
     for uri, n, day in _files(log, version, until).iter_rows():
         done = 0
         while done < n:
             take = min(room, n - done)
             parts.append((uri, done, take)); days.append(day); done += take; room -= take
-            if not room: close(); parts, room, days = [], rows, []
-    close()
+            if not room: out.append(_slice(len(out), parts, days)); parts, days, room = [], [], rows
+    if parts: out.append(_slice(len(out), parts, days))
     return out
 
 
+def _slice(number: int, parts: list[tuple[str, int, int]], days: list[date]) -> Slice: return Slice(number, tuple(parts), micros(_midnight(min(days))), micros(_midnight(max(days))) + DAY)
 def _midnight(day: date) -> datetime: return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
 
 
@@ -538,7 +537,7 @@ def backfill(
     _same_features(features, _table(place), place)
     cuts = {s.name: slices(logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), engine.width), until) for s, v in at.items()} | {s.name: [] for s in features.streams if s not in at}
     rows, log = {s: sum(c.rows for c in mine) for s, mine in cuts.items()}, {s.name: v for s, v in at.items()}
-    if not rows[features.request.name]: raise BackfillError(f"no requests {'before ' + until.isoformat() if until else 'in the log'}: nothing to do.")
+    if not rows[features.request.name]: raise BackfillError(f"no requests in the log at version {log[features.request.name]}{f', before {until.isoformat()}' if until else ''}: nothing to do.")
     buckets = bucket_counts(features, rows, cost, engine.width)
     work = _work(features, [logs[s].uri for s in at], log, str(until), memory_mb, {s: len(c) for s, c in cuts.items()}, buckets, place)
     job = Job(features, below(_absolute(scratch or below(place, "_scratch")), work), place, buckets, until)
