@@ -99,7 +99,7 @@ def put(uri: str, data: Any) -> None:
         f.write(data); f.flush(); os.fsync(f.fileno())
     os.replace(part, path)
 
-
+# %% ../nbs/05b_backfill.ipynb #71a1ba7b
 def write_pieces(
     uri: str,
     frame: pl.DataFrame,
