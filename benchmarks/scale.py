@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 from deltalake import write_deltalake
 
-from mlkit.backfill import Dask, backfill
+from mlkit.backfill import Dask, backfill, bucket_counts, costs
 from mlkit.etl import Logs
 from mlkit.events import TIME
 from mlkit.usecases.fraud import Label, Transaction, features
@@ -73,6 +73,7 @@ def one(folder: str, memory: str, workers: str) -> None:
     start = time.perf_counter()
     if int(workers):
         from distributed import Client, LocalCluster
+        os.environ["POLARS_MAX_THREADS"] = "1"  # of the workers, which start after this: one core each
         with LocalCluster(n_workers=int(workers), threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, memory_limit=0) as cluster, Client(cluster) as client:
             client.run(lambda: __import__("mlkit.backfill"))
             start = time.perf_counter()
@@ -86,11 +87,21 @@ def one(folder: str, memory: str, workers: str) -> None:
                           units=done.units, microseconds_per_event=round(seconds/done.rows/2*1e6, 3))))
 
 
+def memory_for(events: int) -> tuple[int, int]:
+    "GB of a worker with which a key's pieces stay below ten million, and how many there are: at the same memory they grow with the square of the events."
+    for gb in (2, 8, 32, 128, 512):
+        cost, rows = costs(gb*1024), events//2
+        buckets = max(bucket_counts(features, {s.name: rows for s in (Transaction, Label)}, cost))
+        pieces = buckets*-(-rows//cost.slice_rows(features, Transaction))
+        if pieces < 10**7: break
+    return gb, pieces
+
+
 def extrapolated(cluster: list[dict]) -> list[dict]:
     "What N workers would take, from the measured cost of an event: work divided by workers, times the efficiency seen from one to two."
     alone, two = cluster[0], cluster[1]
     efficiency = alone["seconds"]/two["seconds"]/2
-    return [dict(events=events, workers=n, hours=round(events*alone["microseconds_per_event"]/1e6/n/efficiency/3600, 2)) for events in (10**9, 10**11) for n in (2, 16, 128, 1024)]
+    return [dict(events=events, workers=n, gb_each=memory_for(events)[0], pieces=memory_for(events)[1], hours=round(events*alone["microseconds_per_event"]/1e6/n/efficiency/3600, 2)) for events in (10**9, 10**11) for n in (2, 16, 128, 1024)]
 
 
 def picture(results: dict, path: Path) -> None:
@@ -122,7 +133,7 @@ def main() -> None:
             results["cluster" if workers else "linear"].append(measure(str(folder), str(given.memory), str(workers)))
         finally: shutil.rmtree(folder)
     if results["cluster"]: results["extrapolated"] = extrapolated(results["cluster"])
-    for r in results.get("extrapolated", ()): print(f"{r['events']:.0e} events on {r['workers']:>4} such workers: {r['hours']:,.2f} h (extrapolated)")
+    for r in results.get("extrapolated", ()): print(f"{r['events']:.0e} events on {r['workers']:>4} such workers of {r['gb_each']} GB: {r['hours']:,.2f} h (extrapolated), {r['pieces']:,} pieces a key")
     (HERE/"results").mkdir(exist_ok=True)
     (HERE/"results"/"scale.json").write_text(json.dumps(results, indent=1))
     picture(results, HERE/"results"/"scale.png")
