@@ -25,7 +25,7 @@ from .settings import Settings, SettingsError, Workspace, activate, active_works
 __all__ = ['app', 'review_app', 'rollback_app', 'state_app', 'console', 'main', 'workspace_name', 'Display', 'run',
            'report_to_person', 'serve', 'stop', 'models', 'rollback_model', 'audit_command', 'review_list',
            'review_show', 'review_decide', 'trace_command', 'features', 'state_load', 'StreamDisplay', 'stream',
-           'settings_command']
+           'backfill', 'train', 'settings_command']
 
 # %% ../nbs/18_cli.ipynb #5acbbe38
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -39,7 +39,7 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS
 
 def _expected() -> tuple[type[Exception], ...]:
     "Mistakes of the user's, of the modules that were loaded so far."
-    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError")
+    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError", backfill="BackfillError")
     return (SettingsError, PipelineError, *(getattr(sys.modules[f"mlkit.{m}"], c) for m, c in names.items() if f"mlkit.{m}" in sys.modules))
 
 
@@ -553,6 +553,102 @@ def _source(settings: Settings, workspace: Workspace, usecase: Any, name: str, f
     if name == "folder": return FolderSource(workspace/"inbox", usecase.streams, usecase.formats, **folder)
     if name == "redis": return RedisSource(settings.redis_url.get_secret_value(), usecase.streams, workspace/"stream", group=f"mlkit-{workspace.name}", **redis)
     raise SettingsError(f"--source {name}: folder or redis.")
+
+# %% ../nbs/18_cli.ipynb #0ab1b42b
+@contextmanager
+def _watched() -> Iterator[Callable[[int, int, str], None]]:
+    "Progress as bars on a terminal, as a line a stage elsewhere."
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    bars: dict[str, Any] = {}
+    with Progress(TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, disable=not console.is_terminal) as shown:
+        def progress(done: int, total: int, text: str) -> None:
+            if text not in bars: bars[text] = shown.add_task(text, total=total)
+            shown.update(bars[text], completed=done)
+            if not console.is_terminal and done == total: console.print(f"{text}: {total:,} tasks done")
+        yield progress
+
+
+def _scheduler(engine: str, scheduler: str) -> str:
+    "The address of the cluster; empty for this process."
+    if engine not in ("local", "dask"): raise PipelineError(f"--engine {engine}: local or dask.")
+    if (engine == "dask") != bool(scheduler): raise PipelineError("a cluster is named by both, as in --engine dask --scheduler tcp://host:8786.")
+    return scheduler
+
+
+def _versions(pairs: list[str]) -> dict[str, int]:
+    "STREAM=N, taken apart."
+    if wrong := [p for p in pairs if not re.fullmatch(r"\w+=\d+", p)]: raise PipelineError(f"--version {wrong[0]}: write STREAM=N, as in --version transaction=12.")
+    return {name: int(n) for name, _, n in (p.partition("=") for p in pairs)}
+
+# %% ../nbs/18_cli.ipynb #150a83aa
+@app.command()
+def backfill(
+    features: Annotated[bool, typer.Option("--features", help="rebuild the table of features (the default)")] = False,
+    state: Annotated[bool, typer.Option("--state", help="rebuild the online state")] = False,
+    version: Annotated[list[str], typer.Option(help="read a stream's log at this version, as STREAM=N; repeatable; default: the newest")] = [],  # noqa: B006
+    until: Annotated[str, typer.Option(help="only events before this ISO time")] = "",
+    memory: Annotated[int, typer.Option(help="MB that a process may take")] = 2048,
+    engine: Annotated[str, typer.Option(help="local or dask")] = "local",
+    scheduler: Annotated[str, typer.Option(help="the Dask cluster, as tcp://host:port, or tls:// with Dask's own TLS settings")] = "",
+    processes: Annotated[int, typer.Option(help="processes of the local engine; each may take the memory")] = 1,
+    log: Annotated[str, typer.Option(help="the workspace that holds the log: a folder or s3://bucket/prefix; default: the active one")] = "",
+    out: Annotated[str, typer.Option(help="the table of features: a folder or s3://bucket/prefix; default: in the workspace")] = "",
+) -> None:
+    """Rebuild features, or the online state, from the log: of any length, in bounded memory, at any version.
+
+    Killed at any point, it has changed nothing; the same command takes up where it was. The result is a Delta table, replaced in one
+    transaction; its earlier versions stay readable.
+
+    Examples:
+
+        mlkit backfill
+
+        mlkit backfill --version transaction=12 --version label=9
+
+        mlkit backfill --memory 4096 --processes 2
+
+        mlkit backfill --state --until 2025-04-11
+
+        mlkit backfill --engine dask --scheduler tcp://scheduler:8786 --log s3://bucket/team --out s3://bucket/team/features
+    """
+    from mlkit.etl import Logs
+    settings, workspace, usecase = _here()
+    when = datetime.fromisoformat(until).replace(tzinfo=timezone.utc) if until else None
+    logs, versions, address = Logs(log or workspace.path), _versions(version), _scheduler(engine, scheduler)
+    if features or not state: _backfill_features(usecase, logs, out or str(workspace.path/"features"/usecase.features.hash), versions, when, memory, address, processes)
+    if state:
+        from mlkit.online import load, state_folder
+        console.print(load(usecase.features, state_folder(workspace.path, usecase.features), logs, when, **({"versions": versions} if versions else {})))
+
+# %% ../nbs/18_cli.ipynb #fa68f6eb
+def _backfill_features(usecase: Any, logs: Any, out: str, versions: dict[str, int], until: datetime|None, memory: int, scheduler: str, processes: int) -> None:
+    "Run the backfill, watched, and say what came of it."
+    from mlkit.backfill import Dask, Local, backfill, connect
+    start = time.monotonic()
+    with _watched() as progress:
+        done = backfill(usecase.features, logs, out, versions=versions, until=until, engine=Dask(connect(scheduler)) if scheduler else Local(processes), memory_mb=memory, progress=progress)
+    seconds = time.monotonic() - start
+    console.print(f"{done.rows:,} requests in {done.files:,} files, {seconds:.1f} s; version {done.version} of {done.out}", soft_wrap=True)
+    console.print("from the log at " + ", ".join(f"{s} version {v}" for s, v in done.log.items()) + (f"; {done.resumed} tasks were done by an earlier attempt" if done.resumed else ""))
+
+
+@app.command()
+def train(
+    engine: Annotated[str, typer.Option(help="local or dask")] = "local",
+    scheduler: Annotated[str, typer.Option(help="the Dask cluster, as tcp://host:port")] = "",
+    p: Annotated[list[str], typer.Option("-p", "--param", help="a parameter of the step, as name=value; repeatable")] = [],  # noqa: B006
+) -> None:
+    """Run the training step alone: tune, calibrate, record a model. What follows (`mlkit run`) checks it and may promote it.
+
+    Examples:
+
+        mlkit train
+
+        mlkit train -p kind=logistic
+
+        mlkit train --engine dask --scheduler tcp://scheduler:8786
+    """
+    run(None, [*p, f"scheduler={_scheduler(engine, scheduler)}"], only=["03_train"])
 
 # %% ../nbs/18_cli.ipynb #1c96a66d
 @app.command("settings")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson, polars as pl
 
-from .eventlog import Appended, EventLog, append, content_hash
+from .eventlog import Appended, EventLog, append, below, content_hash
 from .events import ContractError, Field, Stream, check
 
 # %% auto #0
@@ -139,13 +139,13 @@ class Logs:
     "The event logs of a workspace, one a stream."
     def __init__(
         self,
-        folder: Path|str,  # the workspace's folder; logs live in `folder/log`
+        folder: Path|str,  # the workspace's folder, or `s3://bucket/prefix`; logs live in `folder/log`
     ):
-        self.folder = Path(folder)
+        self.folder = folder if "://" in str(folder) else Path(folder)
         self._logs: dict[str, EventLog] = {}
 
     def __getitem__(self, stream: type[Stream]) -> EventLog:
-        if stream.name not in self._logs: self._logs[stream.name] = EventLog(stream, self.folder/"log")
+        if stream.name not in self._logs: self._logs[stream.name] = EventLog(stream, below(self.folder, "log"))
         return self._logs[stream.name]
 
 

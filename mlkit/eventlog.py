@@ -5,7 +5,9 @@
 # %% ../nbs/02_eventlog.ipynb #1cbea458
 from __future__ import annotations
 
-import hashlib
+import fcntl, hashlib, os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,8 +23,8 @@ from deltalake.transaction import Transaction as AppTransaction
 from .events import TIME, Stream
 
 # %% auto #0
-__all__ = ['KnownIds', 'Appended', 'LogError', 'EventLog', 'scan', 'append', 'Quarantine', 'fingerprint', 'compact',
-           'content_hash']
+__all__ = ['AWS', 'KnownIds', 'below', 'storage_options', 'Appended', 'LogError', 'EventLog', 'scan', 'append', 'Quarantine',
+           'fingerprint', 'compact', 'content_hash']
 
 # %% ../nbs/02_eventlog.ipynb #f7353e56
 class KnownIds:
@@ -44,6 +46,29 @@ class KnownIds:
         at = np.searchsorted(self.base, new)
         found = np.zeros(new.size, bool) if not self.base.size else self.base[np.minimum(at, self.base.size - 1)] == new
         return found if not self.recent else found | np.fromiter((h in self.recent for h in new.tolist()), bool, new.size)
+
+# %% ../nbs/02_eventlog.ipynb #a7e4ad4e
+AWS = ("access_key_id", "secret_access_key", "session_token", "region", "default_region", "endpoint_url", "endpoint", "profile", "role_arn", "role_session_name",
+       "web_identity_token_file", "container_credentials_relative_uri", "container_credentials_full_uri", "virtual_hosted_style_request")
+
+
+def below(
+    folder: Path|str,   # a folder, or `s3://bucket/prefix`
+    *parts: str,
+) -> str:
+    "An address below a folder, on this machine or in object storage."
+    return "/".join([str(folder).rstrip("/"), *parts]) if "://" in str(folder) else str(Path(folder, *parts))
+
+
+def storage_options(
+    uri: Path|str,              # of a folder or of a file
+) -> dict[str, str]|None:       # what deltalake and Polars are to be told; None for this machine
+    "How to reach the store that an address is in."
+    if "://" not in str(uri): return None
+    if not str(uri).startswith("s3://"): raise LogError(f"{uri}: a log lives in a folder of this machine or below s3://bucket/prefix.")
+    found = {f"aws_{n}": v for n in AWS if (v := os.environ.get(f"AWS_{n.upper()}"))}
+    plain = any(found.get(f"aws_{n}", "").startswith("http://") for n in ("endpoint_url", "endpoint"))
+    return {**found, **({"aws_allow_http": "true"} if plain else {}), "aws_conditional_put": "etag", "aws_checksum_algorithm": "SHA256"}
 
 # %% ../nbs/02_eventlog.ipynb #e8968955
 @dataclass(frozen=True)
@@ -70,7 +95,7 @@ def _unwritable(uri: str, e: Exception) -> LogError: return LogError(f"cannot wr
 
 def _open(uri: str, version: int|None=None) -> DeltaTable|None:
     "A Delta table; None where there is none yet."
-    try: return DeltaTable(uri, version=version)
+    try: return DeltaTable(uri, version=version, storage_options=storage_options(uri))
     except TableNotFoundError: return None
 
 
@@ -87,10 +112,10 @@ class EventLog:
     def __init__(
         self,
         stream: type[Stream],
-        folder: Path|str,      # tables live in `folder/<stream name>`
+        folder: Path|str,      # tables live in `folder/<stream name>`; a folder, or `s3://bucket/prefix`
     ):
-        self.stream, self.uri = stream, str(Path(folder)/stream.name)
-        self.quarantine = Quarantine(Path(folder).parent/"quarantine"/stream.name)
+        self.stream, self.uri = stream, below(folder, stream.name)
+        self.quarantine = Quarantine(below(str(folder).rstrip("/").rpartition("/")[0] if "://" in str(folder) else Path(folder).parent, "quarantine", stream.name))
         self._known, self._known_version = KnownIds(), -1
         self._table: DeltaTable|None = None  # as of this writer's last commit
 
@@ -204,7 +229,7 @@ def _try_commit(log: EventLog, table: DeltaTable|None, rows: pl.DataFrame, batch
         if table is None:
             arrow = rows.clear().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
             table = DeltaTable.create(log.uri, Schema([DeltaField(f.name, f.type) for f in Schema.from_arrow(arrow).fields]), mode="ignore",
-                                      partition_by=["event_date"], configuration={"delta.appendOnly": "true", "delta.enableExpiredLogCleanup": "false"})
+                                      partition_by=["event_date"], storage_options=storage_options(log.uri), configuration={"delta.appendOnly": "true", "delta.enableExpiredLogCleanup": "false"})
             if table.version() > 0: return None
         write_deltalake(table, rows, mode="append", commit_properties=claims)
     except CommitFailedError: return None
@@ -232,7 +257,7 @@ class Quarantine:
             times = (table.transaction_version(batch) or 0) if table is not None else 0
             missing = kept.join(self.read().filter(pl.col("batch_id") == batch), on="row", how="anti") if times else kept
             if missing.is_empty(): return rows.height
-            try: write_deltalake(table or self.uri, missing, mode="append", commit_properties=_commit(AppTransaction(batch, times + 1)))
+            try: write_deltalake(table or self.uri, missing, mode="append", storage_options=storage_options(self.uri), commit_properties=_commit(AppTransaction(batch, times + 1)))
             except CommitFailedError: continue
             except (OSError, DeltaError) as e: raise _unwritable(self.uri, e) from e
             return rows.height
@@ -261,13 +286,26 @@ def fingerprint(
 def compact(
     log: EventLog,
 ) -> int:  # files saved
-    "Merge the small files that streaming leaves behind; no row changes."
-    table = log.table()
-    if table is None: return 0
-    before = len(table.file_uris())
-    table.optimize.compact()
+    "Merge the small files that streaming leaves behind; no row changes. Where another process is at it, nothing is done."
+    if log.version() < 0: return 0
+    with _alone(log) as alone:
+        if not alone: return 0
+        table = log.table()  # opened behind the lock: two merges of the same files would both commit, and every row be there twice
+        before = len(table.file_uris())
+        table.optimize.compact()
     log._table, log._known_version = None, -1
     return before - len(table.file_uris())
+
+
+@contextmanager
+def _alone(log: EventLog) -> Iterator[bool]:
+    "Hold the log's lock for merging; False where another process has it. Below an object store there is none: one process must do it."
+    if "://" in log.uri: yield True; return
+    path = Path(log.uri)
+    with open(path.with_name(f".{path.name}.compact.lock"), "a") as f:
+        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError: yield False
+        else: yield True
 
 # %% ../nbs/02_eventlog.ipynb #515011c5
 def content_hash(

@@ -102,7 +102,7 @@ class Series:
     def values(self, column: Column, event: dict[str, Any]) -> int:
         "What one event adds to a column."
         if column.kind == "is": return int(all(c.holds(event) for c in column.of))
-        return self.stream.fields[column.field].code(event[column.field])
+        return int(self.stream.fields[column.field].code(event[column.field]) or 0)
 
     def coded(self, events: pl.DataFrame, column: Column) -> np.ndarray:
         "The same for a frame; int64. A `distinct` of texts has no numbers: see `occurrences`."
@@ -380,7 +380,7 @@ def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
     for view in views:
         for a in view.members.values():
             if isinstance(a, Aggregate): wanted.setdefault(_group(view, a), set()).update(_columns(a))
-    return {group: Series(*group, tuple(sorted(columns, key=str))) for group, columns in wanted.items()}
+    return {(stream, key, by, where): Series(stream, key, by, where, tuple(sorted(columns, key=str))) for (stream, key, by, where), columns in wanted.items()}
 
 
 def _finite(f: Feature) -> pl.Expr:
@@ -511,7 +511,7 @@ class _Windows:
 
 # %% ../nbs/04_features.ipynb #84bbff50
 Ask = tuple[Series, tuple, int, Sequence[int]]   # series, entity, t in µs, windows in µs
-Answer = tuple[int, list[tuple[int, tuple]]]     # µs of the last event before t (read only where there is one); for each window its count and the series' facts
+Answer = tuple[int, list[tuple[int, Sequence[int]]]]     # µs of the last event before t (read only where there is one); for each window its count and the series' facts
 
 
 class Lookup(Protocol):
@@ -573,10 +573,10 @@ class Online:
         for series, _, steps, extra, own, pairs in self.plan:
             last, windows = next(answers)
             held = {i: next(answers)[1] for i, _ in extra}
-            if own and series.counts(request) and all(request[b] == request[k] for b, k in pairs): windows = self._with_own(series, windows, held, request)
-            else: windows = [(n, n, facts, facts) for n, facts in windows]
+            counted = own and series.counts(request) and all(request[b] == request[k] for b, k in pairs)
+            merged = self._with_own(series, windows, held, request) if counted else [(n, n, facts, facts) for n, facts in windows]
             for f, w, columns, before in steps:
-                n, past, facts, earlier = windows[w]
+                n, past, facts, earlier = merged[w]
                 values[f.name] = finish_one(f, past if before else n, [(earlier if before else facts)[c] for c in columns], t - last)
         self.rows(request, values)
         return {n: values[n] for n in self.order}

@@ -172,11 +172,11 @@ class Reader:
         if chunk is None: return 0, [(0, _NOTHING[:len(series.columns)])]*len(lengths)
         n = chunk[0]; j = bisect_left(chunk, t, h, h + n) - h
         stop, ends = chunk[1] + j, [chunk[2 + k] + chunk[h + (2 + k)*n + j - 1] for k in range(m)]
-        answers = []
+        answers: list[tuple[int, Sequence[int]]] = []
         for w in lengths:
             c, edge = chunk, t - w
             if c[h] > edge: c = self.floor(prefix, edge + 1)
-            if c is None: count, sums, i = stop, ends, 0
+            if c is None: count, sums, i = stop, list(ends), 0
             else:
                 n2 = c[0]; i = bisect_right(c, edge, h, h + n2) - h
                 count, sums = stop - c[1] - i, [ends[k] - c[2 + k] - c[h + (2 + k)*n2 + i - 1] for k in range(m)]
@@ -467,11 +467,12 @@ class OnlineStore:
         self._open(create)
 
     def _open(self, create: bool=False) -> None:
-        if not create and not os.path.exists(self.file): raise StateError(f"no online state at {self.folder}: make it from the log with `mlkit backfill`.")
+        if not create and not os.path.exists(self.file): raise StateError(f"no online state at {self.folder}: make it from the log with `mlkit backfill --state`.")
         self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
         self.inode = os.stat(self.file).st_ino
+        if self.write: self.env.reader_check()  # give back the slots of readers that were killed
         with self.env.begin(buffers=True) as txn: held = LmdbReader(txn).position().get("state")
-        if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill`.")
+        if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill --state`.")
 
     def _current(self) -> lmdb.Environment:
         "The environment; opened anew where `load` has put another in its place."
@@ -489,7 +490,9 @@ class OnlineStore:
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         "One transaction; nothing of it is seen where it fails."
-        with self._current().begin(write=True, buffers=True) as txn: yield LmdbReader(txn)
+        try:
+            with self._current().begin(write=True, buffers=True) as txn: yield LmdbReader(txn)
+        except lmdb.Error as e: raise StateError(f"cannot write the online state at {self.folder}: {e}; nothing of this batch is in it. Free space, and it goes on from the log.") from e
 
     def close(self) -> None: self.env.close()
     def __enter__(self) -> OnlineStore: return self
@@ -653,7 +656,7 @@ def contents(
     logs: Logs,
     until: datetime|None=None,                # only events strictly before this moment
     versions: dict[str, int]|None=None,       # the log as of these versions, by stream name; newest where it is not named
-) -> Iterator[tuple[Stream, pl.DataFrame, int]]:  # stream, its events, the `seq` up to which nothing is left out
+) -> Iterator[tuple[type[Stream], pl.DataFrame, int]]:  # stream, its events, the `seq` up to which nothing is left out
     "What a state is made of."
     for stream in features.streams:
         wanted = sorted({"event_time", "seq"} | {c for s in features.stored if s.stream is stream for c in s.fields})
@@ -685,7 +688,7 @@ def load(
     return position
 
 
-def fill(writer: Writer, features: FeatureSet, events: Iterator[tuple[Stream, pl.DataFrame, int]]) -> None:
+def fill(writer: Writer, features: FeatureSet, events: Iterator[tuple[type[Stream], pl.DataFrame, int]]) -> None:
     "Write a whole state."
     writer.note({"state": features.state_hash, "seq": {}, "watermark": ""})
     for stream, frame, seq in events:

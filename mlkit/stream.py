@@ -22,16 +22,16 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from .etl import Logs, SourceError, SourceFormat, find_format, read_source, to_events
-from .eventlog import EventLog, LogError, Quarantine, append, compact, content_hash, scan
+from .eventlog import EventLog, LogError, Quarantine, append, below, compact, content_hash, scan
 from .events import ContractError, Stream, check
 from .features import FeatureSet
-from .online import OnlineStore, StateError, apply, load
+from .online import OnlineStore, StateError, apply, load, locked
 from .settings import replace_text
 
 # %% auto #0
-__all__ = ['EXPECTED', 'StreamError', 'tail', 'follows_on', 'locked', 'Follower', 'follow', 'open_state', 'Batch', 'Landed',
-           'Lag', 'Source', 'land_batch', 'unreadable', 'read_file', 'FolderSource', 'decode', 'RedisSource',
-           'committed', 'Progress', 'Metrics', 'Consumer', 'refresh', 'Show', 'run', 'stopping']
+__all__ = ['EXPECTED', 'StreamError', 'tail', 'follows_on', 'Follower', 'follow', 'open_state', 'Batch', 'Landed', 'Lag',
+           'Source', 'land_batch', 'unreadable', 'read_file', 'FolderSource', 'decode', 'RedisSource', 'committed',
+           'Progress', 'Metrics', 'Consumer', 'refresh', 'Show', 'run', 'stopping']
 
 # %% ../nbs/05a_stream.ipynb #3def5081
 class StreamError(RuntimeError):
@@ -63,21 +63,6 @@ def follows_on(
     return rows.height > 0 and rows["seq"][0] == after + 1 and rows["seq"][-1] == after + rows.height and not rows["seq"].is_duplicated().any()
 
 # %% ../nbs/05a_stream.ipynb #53dae8e0
-@contextmanager
-def locked(
-    path: Path,       # made where it is missing; never removed
-    wait: bool=True,  # False: `BlockingIOError` where another holds it
-) -> Iterator[None]:
-    "Hold an exclusive lock."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as f:
-        fcntl.flock(f, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def _lock_of(folder: Path|str) -> Path: return Path(f"{folder}.lock")
-
-# %% ../nbs/05a_stream.ipynb #961e28d0
 class Follower:
     "Keeps the online state of one feature set in step with the log."
     def __init__(self, store: OnlineStore, logs: Logs): self.store, self.logs, self._tables = store, logs, dict[type[Stream], DeltaTable]()
@@ -99,7 +84,7 @@ class Follower:
     ) -> dict[str, int]:                                    # events that were new to the state, by stream
         "Apply what the log has beyond the state."
         try:
-            with locked(_lock_of(self.store.folder)): return {s.name: self._one(s, (fresh or {}).get(s)) for s in self.store.features.streams}
+            with locked(self.store.folder): return {s.name: self._one(s, (fresh or {}).get(s)) for s in self.store.features.streams}
         except Exception: self._tables.clear(); raise
 
     def _one(self, stream: type[Stream], fresh: pl.DataFrame|None) -> int:
@@ -128,10 +113,9 @@ def open_state(
     logs: Logs,
 ) -> OnlineStore:
     "The state, opened for writing; loaded from the log where there is none."
-    with locked(_lock_of(folder)):
-        try: return OnlineStore(features, folder, write=True)
-        except StateError: load(features, folder, logs)
-        return OnlineStore(features, folder, write=True)
+    try: return OnlineStore(features, folder, write=True)
+    except StateError: load(features, folder, logs)  # of two that load at once the later one stays; followers go on from its position
+    return OnlineStore(features, folder, write=True)
 
 # %% ../nbs/05a_stream.ipynb #4ccf7a67
 @dataclass
@@ -197,7 +181,7 @@ def land_batch(
 
 def unreadable(logs: Logs) -> Quarantine:
     "The quarantine of what names no stream."
-    return Quarantine(logs.folder/"quarantine"/"unreadable-entries")
+    return Quarantine(below(logs.folder, "quarantine", "unreadable-entries"))
 
 # %% ../nbs/05a_stream.ipynb #a55b0cc7
 def _mark(path: Path|int) -> tuple[int, ...]|None:
@@ -581,9 +565,7 @@ class Consumer:
         "Merge small files; another consumer's merge is as good as ours."
         streams, self.files, self.streams = self.streams, 0, set()
         for stream in streams:
-            try:
-                with locked(self.logs.folder/"log"/f".{stream.name}.compact.lock", wait=False): self.progress.compactions += compact(self.logs[stream]) > 0
-            except BlockingIOError: continue
+            self.progress.compactions += compact(self.logs[stream]) > 0
 
 # %% ../nbs/05a_stream.ipynb #5b91a712
 def refresh(consumer: Consumer) -> None:

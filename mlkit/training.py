@@ -41,18 +41,30 @@ class Recipe:
 class TrainingError(ValueError):
     "There is nothing to learn from; the message says what is missing."
 
+# %% ../nbs/07_training.ipynb #10cc6805
+def _on_cluster(cluster: Any, params: dict[str, Any], x: np.ndarray, y: np.ndarray, rounds: int) -> Any:
+    "Fit trees by Dask: one part of the rows a worker, in their order."
+    import dask, dask.array as da
+    from xgboost import dask as dxgb
+    parts = min(len(cluster.nthreads()), len(x))
+    spread = lambda a: da.concatenate([da.from_delayed(dask.delayed(f), (len(part), *a.shape[1:]), a.dtype) for part in np.array_split(a, parts) for f in cluster.scatter([part])])
+    with cluster.as_current():
+        data = dxgb.DaskQuantileDMatrix(cluster, spread(x), spread(y), max_bin=BOOSTER["max_bin"])
+        return dxgb.train(cluster, params, data, rounds)["booster"]
+
 # %% ../nbs/07_training.ipynb #3ca178ee
-def _fit_trees(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
+def _fit_trees(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int, cluster: Any=None) -> dict[str, Any]:
     import xgboost as xgb
     monotone = dict(monotone_constraints=str(tuple(int(n in recipe.increasing) for n in names))) if recipe.increasing else {}
     params = dict(recipe.params); rounds = int(params.pop("n_estimators"))
-    data = xgb.QuantileDMatrix(x, y, nthread=threads, max_bin=BOOSTER["max_bin"])
-    booster = xgb.train({**BOOSTER, **params, **monotone, "scale_pos_weight": weight, "seed": recipe.seed, "nthread": threads}, data, rounds)
+    said = {**BOOSTER, **params, **monotone, "scale_pos_weight": weight, "seed": recipe.seed}
+    if cluster is not None: booster = _on_cluster(cluster, said, x, y, rounds)
+    else: booster = xgb.train({**said, "nthread": threads}, xgb.QuantileDMatrix(x, y, nthread=threads, max_bin=BOOSTER["max_bin"]), rounds)
     booster.set_param({"nthread": 1})
     return dict(booster=booster)
 
 
-def _fit_line(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
+def _fit_line(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int, cluster: Any=None) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
     mean, spread = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
@@ -61,7 +73,7 @@ def _fit_line(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray
     return dict(weights=line.coef_[0], mean=mean, spread=spread, intercept=float(line.intercept_[0]))
 
 
-def _fit_constant(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int) -> dict[str, Any]:
+def _fit_constant(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int, cluster: Any=None) -> dict[str, Any]:
     share = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
     return dict(z=float(np.log(share/(1 - share))))
 
@@ -75,6 +87,7 @@ def fit(
     names: Sequence[str],     # the features, in order
     features_hash: str="",
     threads: int=2,
+    cluster: Any=None,        # a `distributed.Client` whose workers fit trees; None: this process
 ) -> Model:                   # not yet calibrated
     "Fit one model."
     if recipe.kind not in _FITTERS: raise TrainingError(f"no kind of model is called {recipe.kind!r}; there are {', '.join(_FITTERS)}.")
@@ -83,7 +96,7 @@ def fit(
     weight = float((y.size - y.sum())/y.sum()) if recipe.imbalance == "weight" else 1.0
     cls, fitter = _FITTERS[recipe.kind]
     model = cls(list(names), features_hash)
-    for name, value in fitter(recipe, names, matrix(frame, names), y, weight, threads).items(): setattr(model, name, value)
+    for name, value in fitter(recipe, names, matrix(frame, names), y, weight, threads, cluster).items(): setattr(model, name, value)
     return model
 
 # %% ../nbs/07_training.ipynb #b5f98202
@@ -154,11 +167,12 @@ def backtest(
     recipe: Recipe, data: list[Fold], names: Sequence[str],
     entity: str="customer_id", threads: int=2,
     stop: Callable[[int, float], None]=lambda fold, value: None,  # called with the running mean of AP; may raise to stop early
+    cluster: Any=None,
 ) -> Backtest:
     "Fit and judge a recipe at every fold."
     scores, margins, labels = [], [], []
     for i, fold in enumerate(data):
-        model = fit(recipe, fold.train, names, threads=threads)
+        model = fit(recipe, fold.train, names, threads=threads, cluster=cluster)
         x = matrix(fold.test, names)
         scores.append(evaluate(fold.test.with_columns(score=pl.Series(model.score(x))), entity))
         margins.append(model.margin(x)); labels.append(fold.test["label"].cast(pl.Int8).to_numpy())
@@ -192,7 +206,7 @@ def tune(
     storage: Path,                   # SQLite file of the studies
     study_name: str,                 # made from everything the search depends on
     progress: Callable[[int, int, str], None]=lambda done, total, text: None,
-    threads: int=2,
+    threads: int=2, cluster: Any=None,
 ) -> tuple[Recipe, list[dict[str, Any]]]:  # the best recipe; all trials
     "Search parameters on the folds; resumable."
     if recipe.kind != "xgboost" or trials <= 0: return recipe, []
@@ -207,7 +221,7 @@ def tune(
         def stop(fold: int, ap: float) -> None:
             trial.report(ap, fold)
             if trial.should_prune(): raise optuna.TrialPruned()
-        return backtest(replace(recipe, params=_suggest(trial)), data, names, entity, threads, stop).mean("ap")
+        return backtest(replace(recipe, params=_suggest(trial)), data, names, entity, threads, stop, cluster).mean("ap")
 
     done = lambda: sum(t.state.is_finished() for t in study.trials)
     while (n := done()) < trials:
@@ -231,17 +245,17 @@ class Trained:
 def train(
     recipe: Recipe, frame: pl.DataFrame, data: list[Fold], names: Sequence[str], features_hash: str, entity: str,
     trials: int, storage: Path, study_name: str,
-    progress: Callable[[int, int, str], None]=lambda done, total, text: None, threads: int=2,
+    progress: Callable[[int, int, str], None]=lambda done, total, text: None, threads: int=2, cluster: Any=None,
 ) -> Trained:
     "Tune, compare, calibrate, fit."
-    best, tried = tune(recipe, data, names, entity, trials, storage, study_name, progress, threads)
+    best, tried = tune(recipe, data, names, entity, trials, storage, study_name, progress, threads, cluster)
     progress(0, 4, "comparing ways to handle imbalance")
-    choices = {how: backtest(replace(best, imbalance=how), data, names, entity, threads) for how in (("none", "weight") if recipe.kind != "constant" else ("none",))}
+    choices = {how: backtest(replace(best, imbalance=how), data, names, entity, threads, cluster=cluster) for how in (("none", "weight") if recipe.kind != "constant" else ("none",))}
     chosen = max(choices.values(), key=lambda b: b.mean("ap"))
     progress(2, 4, "baselines")
     backtests = {"candidate": chosen} | {kind: backtest(Recipe(kind, {}, seed=recipe.seed), data, names, entity, threads) for kind in ("constant", "logistic")}
     progress(3, 4, "final fit")
-    model = fit(chosen.recipe, frame, names, features_hash, threads)
+    model = fit(chosen.recipe, frame, names, features_hash, threads, cluster)
     model.calibration = calibration(chosen.margins, chosen.labels)
     return Trained(model, chosen.recipe, backtests, {k: b.mean("ap") for k, b in choices.items()}, tried,
                    dict(train=frame.height, positives=int(frame["label"].sum()), calibration=chosen.labels.size))

@@ -1,0 +1,77 @@
+"`mlkit backfill` and `mlkit train`, as typed."
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from helpers import assert_same_bits
+
+from mlkit.backfill import read_features
+from mlkit.etl import Logs, to_events
+from mlkit.eventlog import append, scan
+from mlkit.features import offline
+from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
+from mlkit.usecases.simulator import simulate
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def mlkit(home: Path, *arguments: str, expect: int=0) -> str:
+    "The command, of this tree, on a home of its own."
+    done = subprocess.run([sys.executable, "-c", "from mlkit.cli import main; main()", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "MLKIT_HOME": str(home/"data"), "MLKIT_RUNS": str(home/"runs"), "COLUMNS": "200"})
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: Any) -> Path:
+    "A workspace whose log holds two batches of payments."
+    home = tmp_path_factory.mktemp("home")
+    logs, (events, _) = Logs(home/"data"/"simulator"), to_events(SIMULATOR, simulate(customers=60, terminals=120, days=40))
+    for stream, frame in events.items():
+        for i, part in enumerate((frame.filter(pl.int_range(pl.len()) % 2 == 0), frame)): append(logs[stream], part, f"batch {i}")
+    (home/"data"/"active").write_text("simulator")
+    return home
+
+
+def table(home: Path, version: int|None=None) -> pl.DataFrame:
+    return read_features(usecase.features, home/"data"/"simulator"/"features"/usecase.features.hash, version).collect().drop("event_time").sort("event_id")
+
+
+def test_backfill_as_typed(home):
+    logs = Logs(home/"data"/"simulator")
+    for i, (arguments, versions) in enumerate([((), {}), (("--version", "transaction=1", "--version", "label=1", "--memory", "600"), {Transaction: 1, Label: 1})]):
+        said = mlkit(home, "backfill", *arguments)
+        events = {s: scan(logs[s], version=versions.get(s)).collect() for s in (Transaction, Label)}
+        assert_same_bits(table(home, i), offline(usecase.features, events[Transaction], events).sort("event_id"))
+        assert f"{events[Transaction].height:,} requests" in said and f"version {i} of" in said and f"transaction version {versions.get(Transaction, 2)}" in said
+    assert "watermark" in mlkit(home, "backfill", "--state") and table(home).height == table(home, 1).height
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("--version", "transaction"), "write STREAM=N"), (("--version", "sale=1"), "names sale; the features read"), (("--memory", "99"), "at least 512"),
+    (("--engine", "spark"), "local or dask"), (("--engine", "dask"), "--scheduler tcp://"), (("--log", "gs://x"), "below s3://"),
+    (("--until", "2001-01-01"), "nothing to do"), (("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
+])
+def test_what_cannot_be_done_is_said_in_a_line(home, arguments, says):
+    said = mlkit(home, "backfill", *arguments, expect=2)
+    assert says in re.sub(r"\s+", " ", said) and "Traceback" not in said
+
+
+@pytest.mark.pipeline
+def test_training_as_typed(client, tmp_path):
+    mlkit(tmp_path, "run", "--only", "01_ingest", "--only", "02_features", "-p", "customers=200", "-p", "terminals=400", "-p", "trials=0")
+    said = mlkit(tmp_path, "train", "--engine", "dask", "--scheduler", client.scheduler.address)
+    assert "03_train: done" in said and "04_check: not asked for" in said
+    workspace = tmp_path/"data"/(tmp_path/"data"/"active").read_text()
+    result = json.loads((workspace/"steps"/"03_train.json").read_text())["result"]
+    assert json.loads((Path(result["folder"])/"model"/"model.json").read_text())["about"]["lineage"]["engine"] == "dask, 2 workers"
+    mlkit(tmp_path, "run", "--only", "04_check")
