@@ -294,7 +294,7 @@ def windows(job: Job, name: str, unit: Unit) -> tuple[str, list[int]]:
     block = np.searchsorted(np.array(unit.blocks, np.int64), mine["_block"].to_numpy())
     row, uri = mine["_row"], job.piece(unit.key, "windows", unit.bucket, unit.number)
     del events, mine
-    return note(job, name, write_pieces(uri, pl.DataFrame([row, *columns]), block, len(unit.blocks)))
+    return note(job, name, write_pieces(uri, pl.DataFrame([row, *(c.cast(pl.String) if c.dtype == pl.Enum else c for c in columns)]), block, len(unit.blocks)))
 
 # %% ../nbs/05b_backfill.ipynb #93e46530
 def _aggregates_of(job: Job, key: int, rows: int, pieces: Sequence[tuple[int, int, int]]) -> pl.DataFrame:
@@ -314,6 +314,7 @@ def assemble(job: Job, name: str, part: Slice, pieces: Sequence[Sequence[tuple[i
     if stored.is_empty(): return note(job, name, [])
     frame = as_request(request, stored)
     for k in range(len(job.keys)): frame = frame.hstack(_aggregates_of(job, k, frame.height, pieces[k]).get_columns())
+    frame = frame.with_columns(pl.col(f.name).cast(f.dtype) for f in job.features.features if f.words and f.series)
     frame = row_wise(frame, job.features.row_exprs).select(pl.col(n).cast(t) for n, t in stored_schema(job.features).items())
     days = frame.with_columns(event_date=pl.col("event_time").dt.date()).partition_by("event_date", include_key=False, maintain_order=True, as_dict=True)
     return note(job, name, [_write_day(job, part.number, day, rows) for (day,), rows in days.items()])

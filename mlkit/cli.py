@@ -22,18 +22,16 @@ from .pipeline import (PipelineError, Status, Step, StepFailed, Watcher, check_p
 from .settings import Settings, SettingsError, Workspace, activate, active_workspace, load_settings, replace_text
 
 # %% auto #0
-__all__ = ['app', 'review_app', 'rollback_app', 'state_app', 'console', 'main', 'workspace_name', 'Display', 'run',
-           'report_to_person', 'serve', 'stop', 'models', 'rollback_model', 'audit_command', 'review_list',
-           'review_show', 'review_decide', 'trace_command', 'features', 'state_load', 'StreamDisplay', 'stream',
-           'backfill', 'train', 'settings_command']
+__all__ = ['app', 'review_app', 'rollback_app', 'console', 'main', 'workspace_name', 'Display', 'run', 'report_to_person',
+           'serve', 'stop', 'models', 'rollback_model', 'audit_command', 'review_list', 'review_show', 'review_decide',
+           'trace_command', 'features', 'StreamDisplay', 'stream', 'backfill', 'train', 'settings_command']
 
 # %% ../nbs/18_cli.ipynb #5acbbe38
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
                   help="From raw events to a served, traceable decision.\n\nStart with `mlkit run`; then look at `mlkit review list`, `mlkit trace`, `mlkit models`.")
 review_app = typer.Typer(no_args_is_help=True, help="The queue of cases that a human decides.")
 rollback_app = typer.Typer(no_args_is_help=True, help="Go back to an earlier version; says who did it and why.")
-state_app = typer.Typer(no_args_is_help=True, help="The online state.")
-app.add_typer(review_app, name="review"); app.add_typer(rollback_app, name="rollback"); app.add_typer(state_app, name="state")
+app.add_typer(review_app, name="review"); app.add_typer(rollback_app, name="rollback")
 console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 
@@ -293,13 +291,12 @@ def serve(
 
         mlkit serve --detach; curl -s localhost:3000/model; mlkit stop
     """
-    from mlkit.online import load, state_folder
     from mlkit.etl import Logs
+    from mlkit.redisstate import ensure_store
     from mlkit.release import running, start, stop
     settings, workspace, usecase = _here()
     if (now := running(workspace)) is not None: raise PipelineError(f"this workspace is served already: {now.bento} at {now.url}; `mlkit stop` stops it.")
-    state = state_folder(workspace.path, usecase.features)
-    if not (state/"data.mdb").exists(): console.print("loading the online state …"); load(usecase.features, state, Logs(workspace.path))
+    ensure_store(usecase.features, workspace.path, Logs(workspace.path), settings.state_url).close()
     console.print("packaging the champion …")
     service = start(settings, workspace, _package_champion(settings, workspace, usecase)["bento"])
     console.print(f"{service.bento} answers at {service.url}  (try {service.url}/docs; log: {os.path.relpath(workspace/'logs'/'service.log')})", soft_wrap=True)
@@ -462,16 +459,6 @@ def features() -> None:
     for f in usecase.features.catalogue().iter_rows(): table.add_row(*(_escape(v) for v in f))
     console.print(table); console.print(f"feature set {usecase.features.hash}, state {usecase.features.state_hash}")
 
-
-@state_app.command("load")
-def state_load(until: Annotated[str, typer.Option(help="only events before this ISO time")] = "") -> None:
-    "Load the online state anew from the log."
-    from mlkit.etl import Logs
-    from mlkit.online import load, state_folder
-    settings, workspace, usecase = _here()
-    when = datetime.fromisoformat(until).replace(tzinfo=timezone.utc) if until else None
-    console.print(load(usecase.features, state_folder(workspace.path, usecase.features), Logs(workspace.path), when))
-
 # %% ../nbs/18_cli.ipynb #b9176fa3
 class StreamDisplay:
     "The numbers of a running stream, live or as lines; see `stream.Show`."
@@ -530,13 +517,13 @@ def stream(
         MLKIT_USECASE=mlkit.usecases.next mlkit stream --follow-only
     """
     from mlkit.etl import Logs
-    from mlkit.online import state_folder
-    from mlkit.stream import Consumer, Follower, open_state, run as consume, stopping
+    from mlkit.redisstate import ensure_store
+    from mlkit.stream import Consumer, Follower, run as consume, stopping
     settings, workspace, usecase = _here()
     workspace.create()
     logs = Logs(workspace.path)
     taken = None if follow_only else _source(settings, workspace, usecase, source, dict(settle=settle), dict(key=key, most=batch, linger=linger, takeover=takeover))
-    with open_state(usecase.features, state_folder(workspace.path, usecase.features), logs) as store:
+    with ensure_store(usecase.features, workspace.path, logs, settings.state_url) as store:
         consumer = Consumer(logs, [Follower(store, logs)], taken)
         server = consumer.metrics.serve(metrics_port) if metrics_port else None
         with stopping(consumer), StreamDisplay(f"workspace {workspace.name}, features {usecase.features.hash}: " + (taken.title if taken else "following the log")) as display:
@@ -617,8 +604,8 @@ def backfill(
     logs, versions, address = Logs(log or workspace.path), _versions(version), _scheduler(engine, scheduler)
     if features or not state: _backfill_features(usecase, logs, out or str(workspace.path/"features"/usecase.features.hash), versions, when, memory, address, processes)
     if state:
-        from mlkit.online import load, state_folder
-        console.print(load(usecase.features, state_folder(workspace.path, usecase.features), logs, when, **({"versions": versions} if versions else {})))
+        from mlkit.redisstate import load_store
+        console.print(load_store(usecase.features, workspace.path, logs, settings.state_url, when, versions))
 
 # %% ../nbs/18_cli.ipynb #fa68f6eb
 def _backfill_features(usecase: Any, logs: Any, out: str, versions: dict[str, int], until: datetime|None, memory: int, scheduler: str, processes: int) -> None:

@@ -95,6 +95,7 @@ class SourceFormat:
     extra: Mapping[str, Field] = field(default_factory=dict)
     derive: Mapping[type[Stream], Mapping[str, pl.Expr]] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()                        # columns knowingly left out
+    lenient: bool = False                               # optional fields may have no column at all
 
     @property
     def row(self) -> type[Stream]:
@@ -103,7 +104,7 @@ class SourceFormat:
 
     def misfit(self, columns: list[str]) -> list[str]:
         "What keeps a file from being of this format; empty when it fits."
-        missing = [c for c in self.columns if c not in columns]
+        missing = [c for c, n in self.columns.items() if c not in columns and not (self.lenient and self.row.fields[n].optional)]
         unknown = [c for c in columns if c not in self.columns and c not in self.ignore]
         return [f"column {c!r} is missing" for c in missing] + [f"column {c!r} is unknown" for c in unknown]
 
@@ -126,7 +127,7 @@ def to_events(
     raw: pl.DataFrame,                                             # as read from the file
 ) -> tuple[dict[type[Stream], pl.DataFrame], dict[type[Stream], pl.DataFrame]]:  # events by stream; rows that break its contract, with reasons
     "Turn rows into events."
-    named = raw.select(pl.col(c).alias(n) for c, n in fmt.columns.items())
+    named = raw.select(pl.col(c).alias(n) for c, n in fmt.columns.items() if c in raw.columns)
     rows, refused = check(fmt.row, named)
     events, rejected = {fmt.main: rows.select(list(fmt.main.fields))}, {fmt.main: refused}
     for stream, columns in fmt.derive.items():

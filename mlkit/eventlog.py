@@ -301,7 +301,7 @@ def compact(
 def _alone(log: EventLog) -> Iterator[bool]:
     "Hold the log's lock for merging; False where another process has it. Below an object store there is none: one process must do it."
     if "://" in log.uri: yield True; return
-    path = Path(log.uri)
+    path = Path(log.uri); path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.compact.lock"), "a") as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError: yield False

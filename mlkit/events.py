@@ -239,10 +239,11 @@ def check(
     frame: pl.DataFrame,                        # raw columns of any type, one row an event
 ) -> tuple[pl.DataFrame, pl.DataFrame]:         # rows that keep the contract, typed; rows that break it, as text, with `reason`
     "Split a frame by the stream's contract. Raises `ContractError` where columns are missing or unknown."
-    missing, extra = [c for c in stream.fields if c not in frame.columns], [c for c in frame.columns if c not in stream.fields]
+    missing, extra = [c for c, f in stream.fields.items() if c not in frame.columns and not f.optional], [c for c in frame.columns if c not in stream.fields]
     if missing or extra:
         says = [f"missing: {', '.join(missing)}"]*bool(missing) + [f"unknown: {', '.join(extra)}"]*bool(extra)
         raise ContractError(f"columns do not fit the contract of {stream.__name__} ({'; '.join(says)}). Map or drop them in the source format.")
+    frame = frame.with_columns(pl.lit(None, f.dtype).alias(c) for c, f in stream.fields.items() if c not in frame.columns)
     parsed = frame.select(f.parse(n, frame.schema[n]).alias(n) for n, f in stream.fields.items())
     problems: list[Problem] = []
     for n, f in stream.fields.items():

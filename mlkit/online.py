@@ -259,6 +259,7 @@ class Writer(Reader):
     def put(self, prefix: bytes, t: int, value: bytes) -> None: raise NotImplementedError
     def delete(self, prefix: bytes, t: int) -> None: raise NotImplementedError
     def note(self, meta: dict[str, Any]) -> None: raise NotImplementedError
+    def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None: "These prefixes will be asked about, from these times on; a store across a network gets them at once."
 
 
 class Entity:
@@ -537,7 +538,9 @@ def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int
     others = [(c, series.occurrences(c)) for c in plan.previous]
     seen = [rows.select(o.by).rows() for _, o in others]
     times, seqs = rows["event_time"].dt.timestamp("us").to_list(), rows["seq"].to_list()
-    for i, (t, seq, key, value) in enumerate(zip(times, seqs, rows.select(series.by).rows(), _values(series, rows))):
+    keys = rows.select(series.by).rows()
+    _announce(writer, times, [(series, keys), *((o, k) for (_, o), k in zip(others, seen))])
+    for i, (t, seq, key, value) in enumerate(zip(times, seqs, keys, _values(series, rows))):
         mine = entity(series, key)
         if others:
             if mine.holds(t, seq): continue
@@ -545,6 +548,15 @@ def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int
         if mine.insert(t, seq, value): new.add(seq)
     for e in entities.values(): e.flush()
     return new
+
+
+def _announce(writer: Writer, times: list[int], asked: list[tuple[Series, list[tuple]]]) -> None:
+    "Say which entities will change, from their earliest event on; `times` are sorted."
+    if type(writer).prefetch is Writer.prefetch: return
+    first: dict[bytes, int] = {}
+    for series, keys in asked:
+        for t, key in zip(times, keys): first.setdefault(series.tag + b"\x00" + entity_bytes(key), t)
+    writer.prefetch(list(first.items()))
 
 
 def _relink(mine: Entity, other: Entity, c: Column, t: int, seq: int, value: list[int]) -> None:

@@ -16,6 +16,8 @@ import orjson, polars as pl
 
 from .etl import Logs, land
 from .online import OnlineStore, StateError, state_folder
+from .redisstate import open_store
+from .settings import load_settings
 from .stream import follow
 from .registry import audit, whoami
 from .usecase import UseCase
@@ -156,6 +158,6 @@ def decide(
                    ("positive" if positive else "negative", whoami(), note, at.isoformat(), found["decision_id"]))
         audit(queue.folder, "review", decision=found["decision_id"], verdict=positive, known_at=at.isoformat(), note=note)
     try:
-        with OnlineStore(usecase.features, state_folder(queue.folder, usecase.features), write=True) as store: follow(store, logs)
+        with open_store(usecase.features, queue.folder, load_settings().state_url, write=True) as store: follow(store, logs)
     except StateError: pass  # no state to bring up to date: it will be loaded from the log
     return label

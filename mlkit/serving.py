@@ -15,7 +15,8 @@ from prometheus_client import Counter, Histogram
 
 from .decisions import DecisionLog, Engine, answer, load_release
 from .events import Category, ContractError, Fixed, Flag, Key, Stream, Time, accept
-from .online import OnlineStore, StateError, state_folder
+from .online import StateError, Store
+from .redisstate import open_store
 from .settings import Settings, Workspace, active_workspace, load_settings
 
 # %% auto #0
@@ -151,7 +152,8 @@ def build_engine(
     "An engine on the active workspace."
     packed = load_release(release)
     workspace: Workspace = active_workspace(settings)
-    try: store = OnlineStore(packed.usecase.features, state_folder(workspace.path, packed.usecase.features))
+    store: Store|None
+    try: store = open_store(packed.usecase.features, workspace.path, settings.state_url)
     except (StateError, OSError): store = None
     return Engine(packed, store, DecisionLog(workspace/"decisions"))
 

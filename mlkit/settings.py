@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     max_body_kb: Annotated[int, Field(ge=1, le=10240)] = Field(64, description="largest accepted request body, in kB")
     latency_budget_ms: Annotated[float, Field(gt=0)] = Field(50.0, description="slowest acceptable median score of a model")
     stream_source: Literal["folder", "redis"] = Field("folder", description="where `mlkit stream` takes events from")
+    state_store: Literal["lmdb", "redis"] = Field("lmdb", description="where the online state lies: a file of the workspace, or Redis")
     redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="address of Redis or Valkey; from the environment only")
     clock: Literal["replay", "wall"] = Field("replay", description="what 'now' is: the last decided request, or this machine's clock")
 
@@ -42,6 +43,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         "The environment wins over what was read from the file."
         return env_settings, init_settings
+
+    @property
+    def state_url(self) -> str:
+        "The address of the online state; empty where it is a file of the workspace."
+        return self.redis_url.get_secret_value() if self.state_store == "redis" else ""
 
 # %% ../nbs/00_settings.ipynb #7058f819
 def is_loopback(

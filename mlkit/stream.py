@@ -238,7 +238,7 @@ class FolderSource:
         settle: float=1.0,                   # a file is complete when it has not changed for so many seconds
     ):
         self.inbox, self.settle, self.notices, self.queue = Path(inbox), settle, list[str](), deque[str]()
-        self.formats = [*formats, *(SourceFormat(s.name, s, {c: c for c in s.fields}) for s in streams)]
+        self.formats = [*formats, *(SourceFormat(s.name, s, {c: c for c in s.fields}, lenient=True) for s in streams)]
         self.title = f"files dropped in {self.inbox}"
         for folder in ("done", "rejected"): (self.inbox/folder).mkdir(parents=True, exist_ok=True)
 

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from helpers import Who, worlds
 from hypothesis import given, settings
-from world import DAWN, FEATURES, OVER, Outcome, Pay, assert_backfilled, divide, logged, world
+from division import DAWN, FEATURES, OVER, Outcome, Pay, assert_backfilled, divide, logged, world
 
 import mlkit.backfill as module
 from mlkit.backfill import BackfillError, Local, backfill, done, key_hash, read_features
@@ -137,7 +137,7 @@ def test_hashes_are_what_they_always_were():
 DRIVER = """
 import os, signal, sys
 from pytest import MonkeyPatch
-from world import FEATURES, divide
+from division import FEATURES, divide
 from mlkit.backfill import backfill
 from mlkit.etl import Logs
 folder, stage, share = sys.argv[1:]

@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from world import FEATURES, assert_backfilled, divide, logged, world
+from division import FEATURES, assert_backfilled, divide, logged, world
 
 from mlkit.backfill import BackfillError, Dask, backfill, connect
 

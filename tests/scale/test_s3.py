@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
-from world import FEATURES, Outcome, Pay, assert_backfilled, divide, expected, logged, world
+from division import FEATURES, Outcome, Pay, assert_backfilled, divide, expected, logged, world
 from helpers import assert_same_bits
 
 from mlkit.backfill import BackfillError, Local, backfill, read_features

@@ -12,9 +12,9 @@ import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load
 from helpers import FEATURES, Outcome, Pay
 from mlkit.etl import Logs, ingest
-from mlkit.eventlog import LogError, scan
+from mlkit.eventlog import _alone, LogError, scan
 from mlkit.online import state_folder
-from mlkit.stream import Consumer, FolderSource, Follower, land_batch, locked, open_state, run
+from mlkit.stream import Consumer, FolderSource, Follower, land_batch, open_state, run
 from mlkit.usecases import fraud, simulator
 
 
@@ -155,7 +155,7 @@ def test_files_are_merged_by_one_consumer_at_a_time(logs: Logs) -> None:
     inbox = source(logs).inbox
     for n in range(4): world.drop(inbox, n)
     consumer = Consumer(logs, [], source(logs), compact_after=1)
-    with locked(logs.folder/"log"/".pay.compact.lock"): run(consumer, once=True)
+    with _alone(logs[Pay]) as alone: assert alone; run(consumer, once=True)
     assert len(logs[Outcome].table().file_uris()) < len(logs[Pay].table().file_uris()) and consumer.progress.compactions > 0
     assert_log_complete(logs, 4)
 

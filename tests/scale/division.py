@@ -21,7 +21,8 @@ def world(n: int=2000, seed: int=0, days: int=40) -> dict[Any, pl.DataFrame]:
     rng = np.random.default_rng(seed)
     minutes = np.sort(rng.integers(0, days*24*60//20, n))*20
     pays = pl.DataFrame(dict(event_id=[f"p{i}" for i in range(n)], event_time=[DAWN + timedelta(minutes=int(m)) for m in minutes], who=rng.integers(-5, 60, n),
-                             place=rng.choice(["a", "ab", "é", "ein längerer Name"], n), amount=rng.integers(0, 10**8, n), online=rng.random(n) < 0.5, kind=rng.choice(["card", "cash"], n)), schema=Pay.schema())
+                             place=rng.choice(["a", "ab", "é", "ein längerer Name"], n), amount=rng.integers(0, 10**8, n), online=rng.random(n) < 0.5, kind=rng.choice(["card", "cash"], n),
+                             tip=pl.Series(rng.integers(-1000, 1000, n)).set(pl.Series(rng.random(n) < 0.3), None), shade=[(None, "red", "green", "blue")[i] for i in rng.integers(0, 4, n)]), schema=Pay.schema())
     known = pays.filter(pl.Series(rng.random(n) < 0.6))
     outcomes = known.select(pl.col("event_id") + "/o", pl.col("event_time") + timedelta(days=3), pay_id="event_id", who="who", place="place", bad=pl.Series(rng.random(known.height) < 0.2),
                             source=pl.Series(rng.choice(["outcome", "review"], known.height)))
