@@ -43,13 +43,13 @@ class RedisStore:
         self.features, self.folder = features, Path(folder)
         self.redis = redis.Redis.from_url(url, decode_responses=False)
         self.root = f"mlkit:{name}:{features.state_hash}:".encode()
-        self.generation = b""
+        self.generation: bytes = b""
 
     def key(self, *parts: bytes) -> bytes: return self.root + self.generation + b":" + b":".join(parts)
 
     def current(self) -> bytes:
         "The generation in use. Raises `StateError` where there is none."
-        with answering(): found = self.redis.get(self.root + b"current")
+        with answering(): found: Any = self.redis.get(self.root + b"current")
         if found is None: raise StateError("there is no online state in Redis for these features: make it from the log with `mlkit backfill --state`.")
         self.generation = found
         return found
@@ -217,7 +217,7 @@ class _Filler(RedisWriter):
 
     def flush(self) -> None:
         with answering(), self.store.redis.pipeline(transaction=False) as pipe:
-            for (prefix, t), value in self.changed.items(): pipe.zadd(self.store.key(prefix), {_at(t) + value: 0})
+            for (prefix, t), value in self.changed.items(): pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
             pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
             pipe.execute()
         self.changed.clear()
@@ -231,7 +231,8 @@ def load_redis(
 ) -> dict[str, Any]:                           # the state's position
     "Build the state in Redis from the log, then make it the current one."
     with answering():
-        old, store.generation = store.redis.get(store.root + b"current"), secrets.token_hex(8).encode()
+        old: Any = store.redis.get(store.root + b"current")
+        store.generation = secrets.token_hex(8).encode()
         filler = _Filler(store, {})
         fill(filler, store.features, contents(store.features, logs, until, versions)); filler.flush()
         store.redis.set(store.root + b"current", store.generation)

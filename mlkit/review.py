@@ -15,7 +15,7 @@ from typing import Any
 import orjson, polars as pl
 
 from .etl import Logs, land
-from .online import OnlineStore, StateError, state_folder
+from .online import StateError
 from .redisstate import open_store
 from .settings import load_settings
 from .stream import follow
