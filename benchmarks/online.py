@@ -28,6 +28,7 @@ from mlkit.etl import Logs
 from mlkit.eventlog import append
 from mlkit.features import Online, offline
 from mlkit.online import OnlineStore, load
+from mlkit.redisstate import RedisStore, load_redis
 from mlkit.usecases.fraud import Label, Transaction, features
 
 NOW, MONTH = datetime(2025, 3, 1, tzinfo=timezone.utc), 30*86_400_000_000
@@ -45,12 +46,12 @@ def history(sizes: list[int]) -> dict[Any, pl.DataFrame]:
 
 @contextmanager
 def stores(folder: Path, logs: Logs, port: int) -> Iterator[dict[str, Any]]:
-    """Our online state, loaded from the log; anything with `reader()` can be measured.
-
-    A state in Redis belongs here as a second entry, made from f"redis://127.0.0.1:{port}/1"."""
+    "Our online states, loaded from the log; anything with `reader()` can be measured."
     with ExitStack() as opened:
         load(features, folder/"state", logs)
-        yield {"LMDB": opened.enter_context(OnlineStore(features, folder/"state"))}
+        shared = opened.enter_context(RedisStore(features, f"redis://127.0.0.1:{port}/1", "benchmark", folder/"shared"))
+        load_redis(shared, logs)
+        yield {"LMDB": opened.enter_context(OnlineStore(features, folder/"state")), "Redis": shared}
 
 
 def calls(store: Any, request: dict[str, Any], expected: dict[str, Any]) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -23,6 +23,8 @@ def main() -> None:
     options, quick = sys.argv[1:], "--quick" in sys.argv
     run("online", *(o for o in options if o.startswith("--")))
     run("features", *options)
+    run("stream", *(["--events", "2000", "--seconds", "2"] if quick else []))
+    run("scale", *(["--rows", "100000,1000000", "--no-cluster"] if quick else []))
     mlkit = str(Path(sys.executable).parent/"mlkit")
     if subprocess.run([mlkit, "serve", "--detach"]).returncode: raise SystemExit("the latency benchmark needs a champion: `make run` first")
     try: (HERE/"results"/"latency.json").write_text(run("latency", *(["500"] if quick else [])))
