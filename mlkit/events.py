@@ -18,8 +18,8 @@ _all_ = ["EARLIEST", "LATEST", "TIME", "Category", "ContractError", "Field", "Fi
 
 # %% auto #0
 __all__ = ['Range', 'at_least', 'below', 'between', 'present', 'Condition', 'condition', 'conditions', 'window_us', 'Aggregate',
-           'Stream', 'check', 'accept', 'EARLIEST', 'LATEST', 'TIME', 'Category', 'ContractError', 'Field', 'Fixed',
-           'Flag', 'Key', 'Text', 'Time']
+           'Asked', 'Stream', 'check', 'accept', 'EARLIEST', 'LATEST', 'TIME', 'Category', 'ContractError', 'Field',
+           'Fixed', 'Flag', 'Key', 'Text', 'Time']
 
 # %% ../nbs/01_events.ipynb #65e56240
 @dataclass(frozen=True)
@@ -154,25 +154,9 @@ def _empty(a: Aggregate) -> Any:
     if isinstance(a.empty, bool) or not isinstance(a.empty, (int, float)) or not math.isfinite(a.empty): raise ContractError(f"{a.kind}: empty={a.empty!r} is no finite number.")
     return float(a.empty)
 
-# %% ../nbs/01_events.ipynb #781058fc
-class Stream:
-    "A kind of event. Subclass it and declare fields; `event_id` and `event_time` are always there."
-    fields: ClassVar[dict[str, Field]] = {}
-    name: ClassVar[str] = ""
-
-    def __init_subclass__(cls) -> None:
-        own = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
-        if taken := [k for k in own if k in ("event_id", "event_time")]: raise ContractError(f"{cls.__name__}: {taken[0]!r} is declared already, for every stream.")
-        for k in own: delattr(cls, k)
-        cls.fields = {"event_id": Text("identity of the event; the same id always means the same event"),
-                      "event_time": Time("when it happened or, for a label, became known"), **own}
-        cls.name = cls.__name__.lower()
-
-    @classmethod
-    def schema(cls) -> dict[str, Any]:
-        "Column to stored Polars type."
-        return {k: f.dtype for k, f in cls.fields.items()}
-
+# %% ../nbs/01_events.ipynb #40b0b4e2
+class Asked:
+    "What every stream can be asked; mixed into `Stream`."
     @classmethod
     def ask(cls, kind: str, measure: str|None, over: Sequence[str], where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None) -> Aggregate:
         "A question of any kind; the methods below are the usual way to write it."
@@ -232,6 +216,25 @@ class Stream:
     def since_last(cls, over: Sequence[str], **more: Any) -> Aggregate:
         "Seconds since the latest event before the request; null, or `empty`, when the window has none."
         return cls.ask("since_last", None, over, **more)
+
+# %% ../nbs/01_events.ipynb #781058fc
+class Stream(Asked):
+    "A kind of event. Subclass it and declare fields; `event_id` and `event_time` are always there."
+    fields: ClassVar[dict[str, Field]] = {}
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        own = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
+        if taken := [k for k in own if k in ("event_id", "event_time")]: raise ContractError(f"{cls.__name__}: {taken[0]!r} is declared already, for every stream.")
+        for k in own: delattr(cls, k)
+        cls.fields = {"event_id": Text("identity of the event; the same id always means the same event"),
+                      "event_time": Time("when it happened or, for a label, became known"), **own}
+        cls.name = cls.__name__.lower()
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        "Column to stored Polars type."
+        return {k: f.dtype for k, f in cls.fields.items()}
 
 # %% ../nbs/01_events.ipynb #0c49e0d1
 def check(

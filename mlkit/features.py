@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from .events import Aggregate, Category, Condition, ContractError, Fixed, Flag, Stream, window_us
-from .windows import Line, distinct, edge, extremes, key_codes, squares, totals
+from .windows import Line, distinct, edge, extremes, key_codes, keys_of, squares, totals
 
 # %% auto #0
 __all__ = ['Ask', 'Answer', 'is_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
@@ -288,28 +288,10 @@ class FeatureSet:
         self.request, self.views, self.features = request, list(views), []
         shared = _shared(views)
         for view in views:
-            self._check_key(view)
+            _check_key(request, view)
             for name, member in view.members.items():
-                made = _aggregates(view, name, member, shared[_group(view, member)]) if isinstance(member, Aggregate) else [self._row_feature(view, name, member)]
+                made = _aggregates(view, name, member, shared[_group(view, member)]) if isinstance(member, Aggregate) else [_row_feature(self, view, name, member)]
                 for f in made: self._add(f)
-
-    def _check_key(self, view: type[FeatureView]) -> None:
-        for k in view.key:
-            if k not in self.request.fields: raise ContractError(f"{view.__name__}: requests have no field {k!r}; {self.request.__name__} has {', '.join(self.request.fields)}.")
-            if self.request.fields[k].optional: raise ContractError(f"{view.__name__}: {k!r} may be missing in a request, and then there is nobody to ask about; a key must not be optional.")
-        for name, a in view.members.items():
-            for k, b in zip(view.key, (a.by or view.key) if isinstance(a, Aggregate) else ()):
-                if (r := self.request.fields[k]).dtype != (s := a.stream.fields[b]).dtype: raise ContractError(f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal.")
-
-    def _row_feature(self, view: type[FeatureView], name: str, expr: pl.Expr) -> Feature:
-        columns = {**dict(as_request(self.request, pl.DataFrame(schema=self.request.schema())).schema), **{f.name: f.dtype for f in self.features}}
-        full, said = "_".join([view.__name__.lower()]*bool(view.key) + [name]), f"{view.__name__}.{name}"
-        try: dtype = pl.LazyFrame(schema=columns).select(expr.alias(full)).collect_schema()[full]
-        except pl.exceptions.PolarsError as e: raise ContractError(f"{said}: {str(e).splitlines()[0]}. Known here: {', '.join(columns)}.") from None
-        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)): raise ContractError(f"{said} is of type {dtype}; a feature is a number, a flag or a category (cast it to pl.Enum with its vocabulary).")
-        if narrow := wraps(expr, columns): raise ContractError(f"{said}: {narrow} is computed in a type of less than 64 bits and would wrap without a word; cast its parts to pl.Int64 first.")
-        words = tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
-        return Feature(full, dtype, expr=expr, words=words, doc=f"{(view.__doc__ or '').strip().splitlines()[0] if view.__doc__ else ''} {_readable(expr)}".strip(), unit="category" if words else "flag" if dtype == pl.Boolean else "")
 
     def _add(self, f: Feature) -> None:
         measure = f.expr is not None and f.expr.meta.eq(pl.col(f.name))
@@ -370,6 +352,28 @@ class FeatureSet:
         kinds = lambda f: "category" if f.words else {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}.get(str(f.dtype), str(f.dtype))
         return pl.DataFrame([dict(feature=f.name, type=kinds(f), unit=f.unit, nothing=f.nothing, meaning=f.doc + (f": {', '.join(f.words)}" if f.words else "")) for f in self.features])
 
+# %% ../nbs/04_features.ipynb #cde38872
+def _check_key(request: type[Stream], view: type[FeatureView]) -> None:
+    "Do requests and streams carry the entity, in the same type?"
+    for k in view.key:
+        if k not in request.fields: raise ContractError(f"{view.__name__}: requests have no field {k!r}; {request.__name__} has {', '.join(request.fields)}.")
+        if request.fields[k].optional: raise ContractError(f"{view.__name__}: {k!r} may be missing in a request, and then there is nobody to ask about; a key must not be optional.")
+    for name, a in view.members.items():
+        for k, b in zip(view.key, (a.by or view.key) if isinstance(a, Aggregate) else ()):
+            if (r := request.fields[k]).dtype != (s := a.stream.fields[b]).dtype: raise ContractError(f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal.")
+
+
+def _row_feature(features: FeatureSet, view: type[FeatureView], name: str, expr: pl.Expr) -> Feature:
+    "An expression as a feature, its type found by Polars; refused where it cannot be one."
+    columns = {**dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema), **{f.name: f.dtype for f in features.features}}
+    full, said = "_".join([view.__name__.lower()]*bool(view.key) + [name]), f"{view.__name__}.{name}"
+    try: dtype = pl.LazyFrame(schema=columns).select(expr.alias(full)).collect_schema()[full]
+    except pl.exceptions.PolarsError as e: raise ContractError(f"{said}: {str(e).splitlines()[0]}. Known here: {', '.join(columns)}.") from None
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)): raise ContractError(f"{said} is of type {dtype}; a feature is a number, a flag or a category (cast it to pl.Enum with its vocabulary).")
+    if narrow := wraps(expr, columns): raise ContractError(f"{said}: {narrow} is computed in a type of less than 64 bits and would wrap without a word; cast its parts to pl.Int64 first.")
+    words = tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
+    return Feature(full, dtype, expr=expr, words=words, doc=f"{(view.__doc__ or '').strip().splitlines()[0] if view.__doc__ else ''} {_readable(expr)}".strip(), unit="category" if words else "flag" if dtype == pl.Boolean else "")
+
 # %% ../nbs/04_features.ipynb #4636524c
 def _group(view: type[FeatureView], a: Aggregate) -> tuple: return a.stream, view.key, a.by or view.key, a.where
 
@@ -424,7 +428,7 @@ def aggregates(
 
 def _of_series(features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame) -> list[pl.Series]:
     wanted = features.series[series]
-    codes, asked = key_codes(events.select(series.by), requests.select(series.key))
+    codes, asked = key_codes(keys_of(events, series.by), keys_of(requests, series.key))
     times, t = (f["event_time"].dt.timestamp("us").to_numpy() for f in (events, requests))
     longest = max(f.window for f in wanted)
     n_codes = max((int(a.max()) for a in (codes, asked) if a.size), default=0) + 1
@@ -501,10 +505,10 @@ class _Windows:
     def _distinct(self, c: Column, begin: np.ndarray, window: int) -> np.ndarray:
         "Different values; the request's own is one more where the window does not hold it."
         many = self.series.occurrences(c)
-        codes, _ = key_codes(self.events.select(many.by), self.events.select(many.by).clear())
+        codes, _ = key_codes(keys := keys_of(self.events, many.by), keys.clear())
         found = distinct(codes[self.line.events], begin, self.line.stop)
         if not self.own.any(): return found
-        codes, asked = key_codes(self.events.select(many.by), self.requests.select(many.key))
+        codes, asked = key_codes(keys, keys_of(self.requests, many.key))
         line = Line(codes, self.events["event_time"].dt.timestamp("us").to_numpy(), asked, self.requests["event_time"].dt.timestamp("us").to_numpy(), window)
         held = line.back(line.stop - line.begin(window))[self.line.requests]
         return found + (self.own & (held == 0))
@@ -586,7 +590,7 @@ class Online:
         own = [(c.kind, 0 if c.kind == "distinct" else series.values(c, request)) for c in series.columns]
         return [(n + 1, n, [facts[i] + (not held[i][w][0]) if kind == "distinct" else merge_own(kind, n, facts[i], x) for i, (kind, x) in enumerate(own)], facts) for w, (n, facts) in enumerate(windows)]
 
-
+# %% ../nbs/04_features.ipynb #843abc20
 class RowWise:
     "The row-wise features of a set, for one request."
     def __init__(self, features: FeatureSet):

@@ -136,7 +136,7 @@ class Text(Field):
         raw.encode("utf-8")
         return raw
 
-
+# %% ../nbs/00a_fields.ipynb #d3f5be81
 @dataclass(frozen=True)
 class Flag(Field):
     "Yes or no; summing it counts the yeses."

@@ -22,7 +22,7 @@ from .etl import Logs
 from .eventlog import scan
 from .events import Stream
 from .features import Answer, Ask, Column, FeatureSet, Series
-from .windows import key_codes
+from .windows import key_codes, keys_of
 
 # %% auto #0
 __all__ = ['CHUNK', 'FAN', 'META', 'NEVER', 'entity_bytes', 'Layout', 'layout', 'Chunk', 'Reader', 'Writer', 'Entity',
@@ -261,7 +261,7 @@ class Writer(Reader):
     def note(self, meta: dict[str, Any]) -> None: raise NotImplementedError
     def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None: "These prefixes will be asked about, from these times on; a store across a network gets them at once."
 
-
+# %% ../nbs/05_online.ipynb #e18075eb
 class Entity:
     "The chunks of one entity, while they change."
     def __init__(self, writer: Writer, series: Series, entity: bytes):
@@ -332,7 +332,7 @@ class Entity:
         for p in parts: self.writer.put(self.prefix, p.rows[0][0], p.pack())
         if old is not None and old not in {p.rows[0][0] for p in parts}: self.writer.delete(self.prefix, old)
 
-
+# %% ../nbs/05_online.ipynb #633a963c
 def _reheaded(plan: Layout, stored: bytes, before: int, base: list[int]) -> tuple[int, list[int], bytes]:
     "A stored chunk with another head; and the count and totals behind it."
     v, r, h = memoryview(stored).cast("q"), len(plan.runs), plan.head
@@ -536,9 +536,9 @@ def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int
         if name not in entities: entities[name] = Entity(writer, s, name[1])
         return entities[name]
     others = [(c, series.occurrences(c)) for c in plan.previous]
-    seen = [rows.select(o.by).rows() for _, o in others]
+    seen = [keys_of(rows, o.by).rows() for _, o in others]
     times, seqs = rows["event_time"].dt.timestamp("us").to_list(), rows["seq"].to_list()
-    keys = rows.select(series.by).rows()
+    keys = keys_of(rows, series.by).rows()
     _announce(writer, times, [(series, keys), *((o, k) for (_, o), k in zip(others, seen))])
     for i, (t, seq, key, value) in enumerate(zip(times, seqs, keys, _values(series, rows))):
         mine = entity(series, key)
@@ -558,7 +558,7 @@ def _announce(writer: Writer, times: list[int], asked: list[tuple[Series, list[t
         for t, key in zip(times, keys): first.setdefault(series.tag + b"\x00" + entity_bytes(key), t)
     writer.prefetch(list(first.items()))
 
-
+# %% ../nbs/05_online.ipynb #04d08c9a
 def _relink(mine: Entity, other: Entity, c: Column, t: int, seq: int, value: list[int]) -> None:
     "Tell an event, and its neighbours of the same value, of each other."
     plan = mine.plan
@@ -601,7 +601,7 @@ def _columns(series: Series, events: pl.DataFrame, order: np.ndarray, times: np.
     "Running totals, running totals of squares (both with a leading zero), other columns; in order."
     plan, raw, single, previous = layout(series), [], [], []
     for c in plan.previous:
-        codes, _ = key_codes(events.select(series.occurrences(c).by), events.clear().select(series.occurrences(c).by))
+        codes, _ = key_codes(keys := keys_of(events, series.occurrences(c).by), keys.clear())
         by = np.argsort(codes[order], kind="stable"); same = np.diff(codes[order][by]) == 0
         newest, prior = np.ones(len(by), np.int64), np.full(len(by), NEVER)
         newest[by[:-1][same]] = 0; prior[by[1:][same]] = times[by[:-1][same]]
@@ -614,19 +614,19 @@ def _columns(series: Series, events: pl.DataFrame, order: np.ndarray, times: np.
     raw = [series.coded(events, Column("min", f))[order] for f in plan.raw]
     return running, wide, [*raw, *previous]
 
-
+# %% ../nbs/05_online.ipynb #80b2b86c
 def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int, bytes]]:
     "Every record of a series: prefix, time, value."
     events = series.rows(events).sort("event_time", "seq")
     if events.is_empty(): return
     plan = layout(series)
-    codes, _ = key_codes(events.select(series.by), events.clear().select(series.by))
+    codes, _ = key_codes(keys := keys_of(events, series.by), keys.clear())
     time = events["event_time"].dt.timestamp("us").to_numpy()
     order = np.argsort(codes, kind="stable")
     times, seqs, codes = time[order], events["seq"].to_numpy()[order], codes[order]
     running, wide, other = _columns(series, events, order, times)
     begins = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
-    entities = events[order[begins].tolist()].select(series.by).rows()
+    entities = keys_of(events[order[begins].tolist()], series.by).rows()
     bounds = [(e, a, b) for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)])) for a, b in _cuts(times, begin, end)]
     starts = np.repeat([a for _, a, _ in bounds], [b - a for _, a, b in bounds])
     locals_ = [h for q in wide for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))]

@@ -5,20 +5,24 @@
 # %% ../nbs/03a_windows.ipynb #3d8748a0
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
 
 # %% auto #0
-__all__ = ['key_codes', 'positions', 'Line', 'totals', 'squares', 'extremes', 'edge', 'distinct']
+__all__ = ['keys_of', 'key_codes', 'positions', 'Line', 'totals', 'squares', 'extremes', 'edge', 'distinct']
 
 # %% ../nbs/03a_windows.ipynb #81bbc4f9
+def keys_of(frame: pl.DataFrame, fields: Sequence[str]) -> pl.DataFrame:
+    "Some columns by number, so that frames with other names for the same entity look alike."
+    return frame.select(pl.col(f).alias(str(i)) for i, f in enumerate(fields))
+
+
 def key_codes(
-    events: pl.DataFrame, requests: pl.DataFrame,   # their key columns only, in the same order
+    events: pl.DataFrame, requests: pl.DataFrame,   # as `keys_of` gives them
 ) -> tuple[np.ndarray, np.ndarray]:                 # int64 from 0 upwards; equal keys, and only they, get equal codes
     "Number the keys of two frames alike."
-    requests = requests.rename(dict(zip(requests.columns, events.columns)))
     if events.width == 1 and events.dtypes[0] == pl.Int64:
         e, r = events.to_series().to_numpy(), requests.to_series().to_numpy()
         low, high = min((int(a.min()) for a in (e, r) if a.size), default=0), max((int(a.max()) for a in (e, r) if a.size), default=0)
