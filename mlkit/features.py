@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib, json, math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from .events import Aggregate, Category, Condition, ContractError, Fixed, Flag, Stream, window_us
-from .windows import Line, distinct, edge, extremes, key_codes, keys_of, squares, totals
+from .windows import Line, distinct, edge, extremes, key_codes, keys_of, running, squares, totals
 
 # %% auto #0
 __all__ = ['Ask', 'Answer', 'is_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
@@ -453,6 +453,7 @@ class _Windows:
     def __init__(self, series: Series, events: pl.DataFrame, requests: pl.DataFrame, line: Line, own_stream: bool):
         self.series, self.events, self.requests, self.line = series, events, requests, line
         self.own = self._own() if own_stream else np.zeros(requests.height, bool)
+        self._coded: dict[Any, np.ndarray] = {}  # what several windows need
 
     def _own(self) -> np.ndarray:
         "Which requests are events of the series themselves."
@@ -482,7 +483,9 @@ class _Windows:
         "A column's fact for every window, the request's own event included."
         if c.kind == "distinct": return self._distinct(c, begin, window)
         own, x, v, stop = self.own, self.own_values(c), self.values(c), self.line.stop
-        if c.kind in ("sum", "is"): return totals(v, begin, stop, c.field) + own*x
+        if c.kind in ("sum", "is"):
+            found = totals(v, begin, stop, c.field, self._kept(("run", c), lambda: running(v)))
+            return found + x if self.own.any() else found
         if c.kind == "square": return squares(v, begin, stop) + pl.Series(own*x).cast(pl.Int128)*pl.Series(x).cast(pl.Int128)
         some = stop > begin
         if c.kind in ("min", "max"):
@@ -493,9 +496,14 @@ class _Windows:
         found = v[np.clip(at, 0, v.size - 1)]
         return np.where(own & ~some, x, found) if c.kind == "first" else found
 
-    def values(self, c: Column) -> np.ndarray: return self.series.coded(self.events, c)[self.line.events]
+    def _kept(self, name: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
+        if name not in self._coded: self._coded[name] = make()
+        return self._coded[name]
 
-    def own_values(self, c: Column) -> np.ndarray:
+    def values(self, c: Column) -> np.ndarray: return self._kept(("values", c), lambda: self.series.coded(self.events, c)[self.line.events])
+    def own_values(self, c: Column) -> np.ndarray: return self._kept(("own", c), lambda: self._own_values(c))
+
+    def _own_values(self, c: Column) -> np.ndarray:
         "The requests' own values; 0 where a request is no event of the series."
         if not self.own.any(): return np.zeros(self.own.size, np.int64)
         frame = self.requests.select(self.series.fields)
