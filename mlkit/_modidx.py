@@ -261,6 +261,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlkit.features.RowWise.__call__': ('features.html#rowwise.__call__', 'mlkit/features.py'),
                                 'mlkit.features.RowWise.__init__': ('features.html#rowwise.__init__', 'mlkit/features.py'),
                                 'mlkit.features.Series': ('features.html#series', 'mlkit/features.py'),
+                                'mlkit.features.Series.__hash__': ('features.html#series.__hash__', 'mlkit/features.py'),
+                                'mlkit.features.Series._hash': ('features.html#series._hash', 'mlkit/features.py'),
                                 'mlkit.features.Series.coded': ('features.html#series.coded', 'mlkit/features.py'),
                                 'mlkit.features.Series.counts': ('features.html#series.counts', 'mlkit/features.py'),
                                 'mlkit.features.Series.fields': ('features.html#series.fields', 'mlkit/features.py'),

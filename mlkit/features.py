@@ -82,6 +82,10 @@ class Series:
         return json.dumps([self.stream.name, self.by, [str(c) for c in self.where], [[c.kind, c.field, [str(o) for o in c.of]] for c in self.columns], [_stored_as(self.stream, n) for n in fields]])
 
     @cached_property
+    def _hash(self) -> int: return hash((self.stream, self.key, self.by, self.where, self.columns))
+    def __hash__(self) -> int: return self._hash  # looked up in every request: computed once
+
+    @cached_property
     def tag(self) -> bytes:
         "Four bytes that stand for it in the online state."
         return hashlib.blake2b(self.id.encode(), digest_size=4).digest()
