@@ -35,9 +35,12 @@ FAN = 128    # most entries of a node; at least 2
 META = b"\x00meta"
 
 
+_PACK, _SIGN = struct.Struct(">Q").pack, 2**63
+
+
 def _ordered(n: int) -> bytes:
     "A signed 64-bit integer as bytes that sort like it."
-    return struct.pack(">Q", n + 2**63)
+    return _PACK(n + _SIGN)
 
 
 def _time(key: bytes) -> int:
@@ -49,6 +52,7 @@ def entity_bytes(
     key: tuple,  # values of the key fields: integers, texts or flags; a missing one names nobody
 ) -> bytes:
     "An entity as bytes; different entities never share a prefix with each other."
+    if len(key) == 1 and type(key[0]) is int: return _PACK(key[0] + _SIGN)
     whole = b"".join(_ordered(v) if isinstance(v, int) else struct.pack(">H", len(b := v.encode())) + b if v is not None else b"\xff\xff" for v in key)
     return whole if len(whole) <= 400 else b"\xff\xff" + hashlib.blake2b(whole, digest_size=32).digest()  # LMDB's keys have 511 bytes
 
@@ -421,11 +425,10 @@ class LmdbReader(Writer):
         return json.loads(bytes(raw)) if raw is not None else {}
 
     def floor(self, prefix: bytes, t: int) -> Any:
-        c, size = self.cursor, len(prefix)
-        if not (c.prev() if c.set_range(prefix + _ordered(t)) else c.last()): return None
-        key = bytes(c.key())
-        if len(key) != size + 8 or not key.startswith(prefix): return None
-        return memoryview(c.value()).cast("q")
+        c = self.cursor
+        if not (c.prev() if c.set_range(prefix + _PACK(t + _SIGN)) else c.last()): return None
+        key, value = c.item()
+        return value.cast("q") if len(key) == len(prefix) + 8 and key[:-8] == prefix else None
 
     def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
         found, c = [], self.txn.cursor()

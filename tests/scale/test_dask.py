@@ -31,7 +31,7 @@ def test_a_killed_worker_changes_nothing(client, logs, tmp_path, monkeypatch, st
     backfill(FEATURES, logs, tmp_path/"out", engine=Dask(client), progress=kill)
     assert killed
     assert_backfilled(tmp_path/"out", logs)
-    client.wait_for_workers(2, timeout=60)
+    client.wait_for_workers(2, timeout=300)
     assert killed[0] not in client.run(os.getpid).values()
 
 
