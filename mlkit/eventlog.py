@@ -23,29 +23,31 @@ from deltalake.transaction import Transaction as AppTransaction
 from .events import TIME, Stream
 
 # %% auto #0
-__all__ = ['AWS', 'KnownIds', 'below', 'storage_options', 'Appended', 'LogError', 'EventLog', 'scan', 'append', 'Quarantine',
-           'fingerprint', 'compact', 'content_hash']
+__all__ = ['AWS', 'KnownIds', 'below', 'storage_options', 'Appended', 'LogError', 'files_of', 'EventLog', 'scan', 'append',
+           'Quarantine', 'fingerprint', 'compact', 'content_hash']
 
 # %% ../nbs/02_eventlog.ipynb #f7353e56
 class KnownIds:
     "Which event ids a log may hold: no false negatives, rare false positives."
-    def __init__(self): self.base, self.recent = np.empty(0, np.uint64), set()
+    def __init__(self): self.runs = list[np.ndarray]()
 
     @staticmethod
     def hashes(ids: pl.Series) -> np.ndarray: return ids.hash(seed=17).to_numpy()
 
     def add(self, ids: pl.Series) -> None:
         "Remember more ids."
-        new = self.hashes(ids)
-        if new.size < 10_000: self.recent.update(new.tolist())
-        else: self.base = np.sort(np.concatenate([self.base, new]))
+        run = np.unique(self.hashes(ids))
+        while self.runs and self.runs[-1].size < 2*run.size:
+            both = np.sort(np.concatenate([self.runs.pop(), run]), kind="stable")  # of sorted runs: a merge
+            run = both[np.append(True, both[1:] != both[:-1])]
+        if run.size: self.runs.append(run)
 
     def maybe(self, ids: pl.Series) -> np.ndarray:
         "A mask: true where the id may be known."
         new = self.hashes(ids)
-        at = np.searchsorted(self.base, new)
-        found = np.zeros(new.size, bool) if not self.base.size else self.base[np.minimum(at, self.base.size - 1)] == new
-        return found if not self.recent else found | np.fromiter((h in self.recent for h in new.tolist()), bool, new.size)
+        found = np.zeros(new.size, bool)
+        for run in self.runs: found |= run[np.minimum(np.searchsorted(run, new), run.size - 1)] == new
+        return found
 
 # %% ../nbs/02_eventlog.ipynb #a7e4ad4e
 AWS = ("access_key_id", "secret_access_key", "session_token", "region", "default_region", "endpoint_url", "endpoint", "profile", "role_arn", "role_session_name",
@@ -99,12 +101,21 @@ def _open(uri: str, version: int|None=None) -> DeltaTable|None:
     except TableNotFoundError: return None
 
 
+def files_of(
+    table: DeltaTable,
+    predicate: str|None=None,  # only those that may hold such rows, as `seq > 7`
+) -> list[str]:
+    "Addresses of a table's files as Polars reads them; Delta writes paths as URIs, where a space or an umlaut is encoded."
+    found = table.file_uris(file_pruning_predicate=predicate) if predicate else table.file_uris()
+    return [f if "://" in f.removeprefix("file://") else unquote(f.removeprefix("file://")) for f in found]
+
+
 def _lazy(table: DeltaTable) -> pl.LazyFrame:
-    "A table's rows. Delta writes paths as URIs and Polars reads them as they are, so a folder with a space or an umlaut in its name is read file by file."
+    "A table's rows."
     files = table.file_uris()
     if "://" in table.table_uri.removeprefix("file://") or not any("%" in f for f in files): return pl.scan_delta(table)
     days = {c: pl.Date for c in table.metadata().partition_columns}
-    return pl.scan_parquet([unquote(f.removeprefix("file://")) for f in files], hive_partitioning=bool(days), hive_schema=days or None)
+    return pl.scan_parquet(files_of(table), hive_partitioning=bool(days), hive_schema=days or None)
 
 # %% ../nbs/02_eventlog.ipynb #8b57f8a1
 class EventLog:
@@ -116,7 +127,7 @@ class EventLog:
     ):
         self.stream, self.uri = stream, below(folder, stream.name)
         self.quarantine = Quarantine(below(str(folder).rstrip("/").rpartition("/")[0] if "://" in str(folder) else Path(folder).parent, "quarantine", stream.name))
-        self._known, self._known_version = KnownIds(), -1
+        self._known, self._known_files, self._known_version = KnownIds(), set[str](), -1
         self._table: DeltaTable|None = None  # as of this writer's last commit
 
     @property
@@ -183,12 +194,13 @@ def _split(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
 
 # %% ../nbs/02_eventlog.ipynb #fcd8ce05
 def _refresh(log: EventLog, table: DeltaTable|None) -> None:
-    "Bring the known ids up to the table's version."
+    "Take in the ids of files that were not there at the last look. Those of files that have gone stay known: a known id is only a suspicion."
     version = -1 if table is None else table.version()
     if version == log._known_version: return
-    log._known = KnownIds()
-    if table is not None: log._known.add(_lazy(table).select("event_id").collect()["event_id"])
-    log._known_version = version
+    files = set() if table is None else set(files_of(table))
+    if fresh := sorted(files - log._known_files):
+        log._known.add(pl.scan_parquet(fresh, hive_partitioning=False, glob=False, storage_options=storage_options(log.uri)).select("event_id").collect()["event_id"])
+    log._known_files, log._known_version = files, version
 
 
 def append(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +67,7 @@ class Layout:
         self.ranged = sorted({c.field for c in series.columns if c.kind in ("min", "max")})
         self.totals = len(self.runs) + 2*len(self.wide)
         self.head, self.columns = 2 + self.totals, self.totals + len(self.raw) + len(self.previous)
+        self.width = len(self.runs) + len(self.wide)  # of an event's totals, whole
         self.plain = not (self.wide or self.raw or self.previous)
         self.ceilings = any(c.kind == "first" for c in series.columns)
         self.order = [self.runs.index(c) for c in series.columns] if self.plain else []
@@ -79,6 +79,16 @@ class Layout:
         return self.totals + self.raw.index(c.field)
 
     def before(self, c: Column) -> int: return self.totals + len(self.raw) + self.previous.index(c)
+
+    def flat(self, totals: list[int]) -> list[int]:
+        "Totals as they are stored: those of 128 bits in two numbers."
+        r = len(self.runs)
+        return [*totals[:r], *(h for x in totals[r:] for h in _halves(x))] if self.wide else totals
+
+    def whole(self, stored: Sequence[int]) -> list[int]:
+        "The inverse."
+        if not self.wide: return list(stored)
+        return [*stored[:len(self.runs)], *(_whole(stored[k], stored[k+1]) for k in range(len(self.runs), self.totals, 2))]
 
 
 @lru_cache(4096)
@@ -98,59 +108,75 @@ def _whole(low: int, high: int) -> int: return (high << 64) | (low & (2**64 - 1)
 
 # %% ../nbs/05_online.ipynb #fd49e405
 class Chunk:
-    "Consecutive events of one entity: `rows` of (time, seq, values), in order, and what came before them."
-    def __init__(self, plan: Layout, key: int|None, before: int, base: list[int], rows: list[tuple[int, int, list[int]]]):
-        self.plan, self.key, self.before, self.base, self.rows = plan, key, before, base, rows
+    "Consecutive events of one entity in columns: times, `seq`s, running totals of the chunk's own events, other values; and what came before them."
+    def __init__(self, plan: Layout, key: int|None, before: int, base: list[int], columns: list[array]):
+        self.plan, self.key, self.before, self.base, self.columns = plan, key, before, base, columns
+        self.times, self.seqs = columns[:2]
         self.appended = True  # new events came at the end
 
     @classmethod
     def read(cls, plan: Layout, value: memoryview) -> Chunk:
-        "From a stored record; `base` and the values of squares are whole numbers of any size."
-        v, h = value.tolist(), plan.head
-        n, r = v[0], len(plan.runs)
-        columns = [v[h + (2 + k)*n:h + (3 + k)*n] for k in range(plan.columns)]
-        singles = [[b - a for a, b in zip([0, *c], c)] for c in columns[:r]]
-        wides = [[_whole(lo, hi) for lo, hi in zip(columns[k], columns[k+1])] for k in range(r, plan.totals, 2)]
-        values = [*singles, *([b - a for a, b in zip([0, *c], c)] for c in wides), *columns[plan.totals:]]
-        base = [*v[2:2+r], *(_whole(v[2+k], v[3+k]) for k in range(r, plan.totals, 2))]
-        return cls(plan, v[h], v[1], base, [(t, s, list(x)) for t, s, x in zip(v[h:h+n], v[h+n:h+2*n], zip(*values) if values else [()]*n)])
+        "From a stored record."
+        v, h = array("q", value.tobytes()), plan.head
+        return cls(plan, v[h], v[1], plan.whole(v[2:h]), [v[a:a + v[0]] for a in range(h, len(v), v[0])])
 
-    def pack(self) -> bytes:
-        p, n = self.plan, len(self.rows)
-        r, w = len(p.runs), len(p.wide)
-        flat = array("q", [n, self.before, *self.base[:r], *(h for b in self.base[r:] for h in _halves(b))])
-        flat.extend([t for t, _, _ in self.rows]); flat.extend([s for _, s, _ in self.rows])
-        columns = list(zip(*(x for _, _, x in self.rows))) if p.columns else []
-        for c in columns[:r]: flat.extend(accumulate(c))
-        for c in columns[r:r+w]:
-            halves = [_halves(x) for x in accumulate(c)]
-            flat.extend([lo for lo, _ in halves]); flat.extend([hi for _, hi in halves])
-        for c in columns[r+w:]: flat.extend(c)
-        return flat.tobytes()
+    def pack(self) -> bytes: return b"".join([array("q", [len(self.times), self.before, *self.plan.flat(self.base)]).tobytes(), *(c.tobytes() for c in self.columns)])
 
-    @property
-    def sums(self) -> list[int]:
-        "Totals of this chunk's own events."
-        return [sum(x[k] for _, _, x in self.rows) for k in range(len(self.base))]
+    def totals(self, i: int) -> list[int]:
+        "Totals of the first i events."
+        return self.plan.whole([c[i-1] for c in self.columns[2:self.plan.head]]) if i else [0]*self.plan.width
 
     def find(self, t: int, seq: int) -> int:
         "Where an event is, or would be."
-        return bisect_left(self.rows, (t, seq), key=lambda r: r[:2])
+        at = bisect_left(self.times, t)
+        return bisect_left(self.seqs, seq, at, bisect_right(self.times, t, at))
 
-    def holds(self, t: int, seq: int) -> bool:
-        at = self.find(t, seq)
-        return at < len(self.rows) and self.rows[at][:2] == (t, seq)
+    def holds(self, at: int, t: int, seq: int) -> bool: return at < len(self.times) and self.times[at] == t and self.seqs[at] == seq
+
+    def insert(self, at: int, t: int, seq: int, values: list[int]) -> None:
+        "Put an event at its place; its values are single ones, those of squares of any size."
+        late, m = at < len(self.times), self.plan.width
+        totals = [a + b for a, b in zip(self.totals(at), values)]
+        for c, v in zip(self.columns, [t, seq, *self.plan.flat(totals), *values[m:]]): c.insert(at, v)
+        self.appended = self.appended and not late
+        if late: self.raise_totals(at + 1, values[:m])
+
+    def change(self, at: int, column: int, value: int) -> None:
+        "Set one value of an event that is there."
+        m = self.plan.width
+        if column < m: self.raise_totals(at, [value - self.totals(at + 1)[column] + self.totals(at)[column] if k == column else 0 for k in range(m)])
+        else: self.columns[self.plan.head + column - m][at] = value
+
+    def raise_totals(self, at: int, by: list[int]) -> None:
+        "Add to the running totals from an event on."
+        columns = self.columns[2:self.plan.head]
+        for i in range(at, len(self.times)):
+            for c, v in zip(columns, self.plan.flat([a + b for a, b in zip(self.totals(i + 1), by)])): c[i] = v
+
+    def part(self, a: int, b: int) -> Chunk:
+        "Events a to b as a chunk of their own."
+        before = self.totals(a)
+        part = Chunk(self.plan, self.key if not a else None, self.before + a, [x + y for x, y in zip(self.base, before)], [c[a:b] for c in self.columns])
+        if a: part.raise_totals(0, [-x for x in before])
+        return part
 
     def split(self) -> list[Chunk]:
-        "This chunk, as several that keep the size; a moment stays whole."
-        n = len(self.rows)
-        cuts = [i for i in range(1, n) if self.rows[i][0] != self.rows[i-1][0]]
-        if n <= CHUNK or not cuts: return [self]
-        at = max([i for i in cuts if i <= CHUNK] or cuts[:1]) if self.appended else min(cuts, key=lambda i: abs(i - n//2))
-        left = Chunk(self.plan, self.key, self.before, self.base, self.rows[:at])
-        right = Chunk(self.plan, None, self.before + at, [b + s for b, s in zip(self.base, left.sums)], self.rows[at:])
-        right.appended = self.appended
-        return [*(left.split() if len(left.rows) > CHUNK and not self.appended else [left]), *right.split()]
+        "This chunk, as several that keep the size: full ones where events came at the end, else ones with room; a moment stays whole."
+        n = len(self.times)
+        if n <= CHUNK: return [self]
+        return [self.part(a, b) for a, b in _cuts(np.array(self.times), 0, n, CHUNK if self.appended else -(-n//-(-n//CHUNK)))]
+
+
+def _cuts(times: np.ndarray, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    "Stretches of up to `size` events of one entity; a moment stays whole."
+    a = begin
+    while a < end:
+        b = min(a + size, end)
+        if b < end and times[b] == times[b-1]:
+            b = a + int(np.searchsorted(times[a:b], times[b], "left"))
+            if b == a: b = a + int(np.searchsorted(times[a:end], times[a], "right"))
+        yield a, b
+        a = b
 
 # %% ../nbs/05_online.ipynb #a0cd8cc8
 class Reader:
@@ -285,31 +311,30 @@ class Entity:
         value = self.writer.floor(self.prefix, t + 1)
         if value is None: value = self.writer.ceil(self.prefix, NEVER)
         if value is not None: return self._read(value)
-        return self.chunks.setdefault(None, Chunk(self.plan, None, 0, [0]*(len(self.plan.runs) + len(self.plan.wide)), []))
+        return self.chunks.setdefault(None, Chunk(self.plan, None, 0, [0]*self.plan.width, [array("q") for _ in range(2 + self.plan.columns)]))
 
     def insert(self, t: int, seq: int, values: list[int]) -> bool:
         "Put an event in its place; False where it is there already."
-        c = self.chunk(t)
-        if c.holds(t, seq): return False
-        at = c.find(t, seq)
-        c.appended = c.appended and at == len(c.rows)
-        c.rows.insert(at, (t, seq, values)); self.dirty.add(c.key)
+        c = self.chunk(t); at = c.find(t, seq)
+        if c.holds(at, t, seq): return False
+        c.insert(at, t, seq, values); self.dirty.add(c.key)
         return True
 
-    def holds(self, t: int, seq: int) -> bool: return self.chunk(t).holds(t, seq)
+    def holds(self, t: int, seq: int) -> bool: return (c := self.chunk(t)).holds(c.find(t, seq), t, seq)
 
     def change(self, t: int, seq: int, column: int, value: int) -> None:
         "Set one value of an event that is there."
         c = self.chunk(t)
-        c.rows[c.find(t, seq)][2][column] = value; self.dirty.add(c.key)
+        c.change(c.find(t, seq), column, value); self.dirty.add(c.key)
 
     def neighbours(self, t: int, seq: int) -> tuple[tuple[int, int]|None, tuple[int, int]|None]:
-        "(time, seq) of the events before and after this one."
+        "(time, seq) of the events before and after this one's place."
         c = self.chunk(t); at = c.find(t, seq)
-        before = c.rows[at-1][:2] if at else None
-        after = c.rows[at][:2] if at < len(c.rows) else None
-        if before is None and c.key is not None and (v := self.writer.floor(self.prefix, c.key)) is not None: before = self._read(v).rows[-1][:2]
-        if after is None and c.key is not None and (v := self.writer.ceil(self.prefix, c.key + 1)) is not None: after = self._read(v).rows[0][:2]
+        named = lambda c, i: (c.times[i], c.seqs[i])
+        before = named(c, at - 1) if at else None
+        after = named(c, at) if at < len(c.times) else None
+        if before is None and c.key is not None and (v := self.writer.floor(self.prefix, c.key)) is not None: before = named(self._read(v), -1)
+        if after is None and c.key is not None and (v := self.writer.ceil(self.prefix, c.key + 1)) is not None: after = named(self._read(v), 0)
         return before, after
 
     def flush(self) -> None:
@@ -323,7 +348,7 @@ class Entity:
             if key in self.dirty:
                 c = self.chunks[key]; c.before, c.base = before, base
                 parts = c.split(); changes.append((key, parts)); self._write(key, parts)
-                before, base = before + len(c.rows), [b + s for b, s in zip(base, c.sums)]
+                before, base = before + len(c.times), [b + s for b, s in zip(base, c.totals(len(c.times)))]
                 continue
             before, base, value = _reheaded(self.plan, stored, before, base)
             if value != stored: self.writer.put(self.prefix, key, value)
@@ -333,24 +358,21 @@ class Entity:
 
     def _write(self, old: int|None, parts: list[Chunk]) -> None:
         "Put a chunk's parts under the times of their first events."
-        for p in parts: self.writer.put(self.prefix, p.rows[0][0], p.pack())
-        if old is not None and old not in {p.rows[0][0] for p in parts}: self.writer.delete(self.prefix, old)
+        for p in parts: self.writer.put(self.prefix, p.times[0], p.pack())
+        if old is not None and old not in {p.times[0] for p in parts}: self.writer.delete(self.prefix, old)
 
 # %% ../nbs/05_online.ipynb #633a963c
 def _reheaded(plan: Layout, stored: bytes, before: int, base: list[int]) -> tuple[int, list[int], bytes]:
     "A stored chunk with another head; and the count and totals behind it."
-    v, r, h = memoryview(stored).cast("q"), len(plan.runs), plan.head
+    v, h = memoryview(stored).cast("q"), plan.head
     n = v[0]
-    head = array("q", [n, before, *base[:r], *(x for b in base[r:] for x in _halves(b))])
-    last = lambda k: v[h + (3 + k)*n - 1]
-    after = [b + last(k) for k, b in enumerate(base[:r])] + [b + _whole(last(r + 2*k), last(r + 2*k + 1)) for k, b in enumerate(base[r:])]
-    return before + n, after, head.tobytes() + stored[8*h:]
+    ends = plan.whole([v[h + (3 + k)*n - 1] for k in range(plan.totals)])
+    return before + n, [a + b for a, b in zip(base, ends)], array("q", [n, before, *plan.flat(base)]).tobytes() + stored[8*h:]
 
 # %% ../nbs/05_online.ipynb #fc1ab3c2
 def _summary(plan: Layout, c: Chunk) -> list[int]:
     "Smallest and largest value of each measure in a chunk."
-    columns = [[x[len(plan.runs) + len(plan.wide) + plan.raw.index(f)] for _, _, x in c.rows] for f in plan.ranged]
-    return [e for values in columns for e in (min(values), max(values))]
+    return [e for f in plan.ranged for values in [c.columns[plan.head + plan.raw.index(f)]] for e in (min(values), max(values))]
 
 
 def _joined(entries: list[tuple[int, list[int]]]) -> list[int]:
@@ -370,7 +392,7 @@ def _entries(value: Any) -> list[tuple[int, list[int]]]:
 
 def _summarise(writer: Writer, plan: Layout, entity: bytes, changes: list[tuple[int|None, list[Chunk]]]) -> None:
     "Bring the nodes of all levels up to date with changed chunks."
-    level, news = 1, [(old, [(p.rows[0][0], _summary(plan, p)) for p in parts]) for old, parts in changes]
+    level, news = 1, [(old, [(p.times[0], _summary(plan, p)) for p in parts]) for old, parts in changes]
     while news:
         prefix = plan.series.tag + bytes([level]) + entity
         if writer.ceil(prefix, NEVER) is None:
@@ -581,18 +603,6 @@ def _advance(writer: Writer, stream: type[Stream], state: str, seq: int, until: 
     writer.note(meta)
 
 # %% ../nbs/05_online.ipynb #9bbcdc49
-def _cuts(times: np.ndarray, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    "Stretches of up to CHUNK events of one entity; a moment stays whole."
-    a = begin
-    while a < end:
-        b = min(a + CHUNK, end)
-        if b < end and times[b] == times[b-1]:
-            b = a + int(np.searchsorted(times[a:b], times[b], "left"))
-            if b == a: b = a + int(np.searchsorted(times[a:end], times[a], "right"))
-        yield a, b
-        a = b
-
-
 def _wide_halves(q: pl.Series) -> list[np.ndarray]:
     "Non-negative 128-bit numbers as two signed columns."
     unit = pl.Series([2**64], dtype=pl.Int128)
@@ -630,7 +640,7 @@ def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int,
     running, wide, other = _columns(series, events, order, times)
     begins = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
     entities = keys_of(events[order[begins].tolist()], series.by).rows()
-    bounds = [(e, a, b) for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)])) for a, b in _cuts(times, begin, end)]
+    bounds = [(e, a, b) for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)])) for a, b in _cuts(times, begin, end, CHUNK)]
     starts = np.repeat([a for _, a, _ in bounds], [b - a for _, a, b in bounds])
     locals_ = [h for q in wide for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))]
     heads = [h for q in wide for h in _wide_halves(q.gather([a for _, a, _ in bounds]) - q.gather([int(begins[e]) for e, _, _ in bounds]))]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 import orjson, polars as pl
 from deltalake import DeltaTable
@@ -22,7 +21,7 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from .etl import Logs, SourceError, SourceFormat, find_format, read_source, to_events
-from .eventlog import EventLog, LogError, Quarantine, append, below, compact, content_hash, scan
+from .eventlog import EventLog, LogError, Quarantine, append, below, compact, content_hash, files_of, scan, storage_options
 from .events import ContractError, Stream, check
 from .features import FeatureSet
 from .online import OnlineStore, StateError, apply, load, locked
@@ -46,10 +45,9 @@ def tail(
 ) -> pl.DataFrame:
     "The events that come next in the log's own order."
     table = table or log.table()
-    files = [] if table is None else table.file_uris(file_pruning_predicate=f"seq > {after} AND seq <= {after + most}")
+    files = [] if table is None else files_of(table, f"seq > {after} AND seq <= {after + most}")
     if not files: return pl.DataFrame(schema=log.schema)
-    if "://" in log.uri.removeprefix("file://"): frame = scan(log)
-    else: frame = pl.scan_parquet([unquote(f.removeprefix("file://")) for f in files], hive_partitioning=True, hive_schema={"event_date": pl.Date})
+    frame = pl.scan_parquet(files, hive_partitioning=True, hive_schema={"event_date": pl.Date}, storage_options=storage_options(log.uri))
     rows = frame.select(list(log.schema)).filter(pl.col("seq").is_between(after + 1, after + most)).collect().sort("seq")
     if rows.height and not follows_on(rows, after): raise LogError(f"{log.uri}: the events after seq {after} are not numbered without a gap; the log is damaged: restore the table's files, then run the same command again.")
     return rows
