@@ -9,6 +9,7 @@ import hashlib, io, json, os, uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -28,9 +29,9 @@ from .features import FeatureSet, Series, aggregates, as_request, micros, row_wi
 # %% auto #0
 __all__ = ['Progress', 'DAY', 'LAYOUT', 'Group', 'Task', 'BASE_MB', 'LEAST_MB', 'MOST_ROWS', 'FEWEST_ROWS', 'Counts',
            'BackfillError', 'quiet', 'key_hash', 'put', 'write_pieces', 'read_piece', 'Slice', 'slices', 'read_slice',
-           'versions_here', 'Job', 'needed_columns', 'note', 'done', 'scatter', 'Unit', 'longest', 'windows',
-           'assemble', 'stored_schema', 'Engine', 'Local', 'Dask', 'connect', 'Costs', 'costs', 'bucket_counts',
-           'units_of', 'Backfilled', 'pinned', 'backfill', 'read_features']
+           'versions_here', 'Feed', 'Job', 'note', 'done', 'scatter', 'Unit', 'longest', 'windows', 'assemble',
+           'stored_schema', 'Engine', 'Local', 'Dask', 'connect', 'Costs', 'costs', 'bucket_counts', 'units_of',
+           'Backfilled', 'pinned', 'backfill', 'read_features']
 
 # %% ../nbs/05b_backfill.ipynb #948a9299
 class BackfillError(RuntimeError):
@@ -184,7 +185,7 @@ def read_slice(part: Slice, columns: Sequence[str], until: datetime|None) -> pl.
     return frame if until is None else frame.filter(pl.col("event_time") < until)
 
 # %% ../nbs/05b_backfill.ipynb #cad0506f
-LAYOUT = 1  # raised when pieces, slices or hashes change their meaning
+LAYOUT = 2  # raised when pieces, slices or hashes change their meaning
 
 
 def versions_here() -> dict[str, str]:
@@ -193,6 +194,27 @@ def versions_here() -> dict[str, str]:
 
 
 Group = tuple[tuple[str, ...], tuple[str, ...]]  # an entity: the request's fields that name it, and the stream's
+
+
+@dataclass(frozen=True)
+class Feed:
+    "Rows that the aggregates of an entity are made from, and the fields that say which bucket they go to."
+    name: str
+    stream: type[Stream]
+    fields: tuple[str, ...]
+    columns: tuple[str, ...]
+    asks: bool                # these are the requests
+    seen: bool                # windows look at these
+
+
+def _feeds(features: FeatureSet, group: Group) -> list[Feed]:
+    "The requests, by the entity's name in them, then the streams, by its name there. Where the requests are looked at under the name that they ask with, they are sent once."
+    (key, by), request = group, features.request
+    reads = {s: {"event_time", *(c for x in features.series if (x.key, x.by) == group and x.stream is s for c in x.fields)} for s in [request, *features.streams]}
+    in_order = lambda stream, names: tuple(c for c in stream.fields if c in names)
+    streams = list(dict.fromkeys(x.stream for x in features.series if (x.key, x.by) == group))
+    asking = Feed(request.name, request, key, in_order(request, reads[request] | set(key)), True, request in streams and by == key)
+    return [asking, *(Feed(f"{s.name}-{'+'.join(by)}", s, by, in_order(s, reads[s]), False, True) for s in streams if not (s is request and asking.seen))]
 
 
 @dataclass(frozen=True)
@@ -205,26 +227,16 @@ class Job:
     until: datetime|None = None
     built: dict[str, str] = field(default_factory=versions_here)
 
-    @property
+    @cached_property
     def groups(self) -> list[Group]: return list(dict.fromkeys((x.key, x.by) for x in self.features.series))
+    @cached_property
+    def feeds(self) -> list[list[Feed]]: return [_feeds(self.features, group) for group in self.groups]
     @property
     def keys(self) -> list[tuple[str, ...]]: return [key for key, _ in self.groups]
     def series(self, key: int) -> list[Series]: return [x for x in self.features.series if (x.key, x.by) == self.groups[key]]
-    def fields(self, key: int, stream: type[Stream]) -> tuple[str, ...]: return self.groups[key][stream is not self.features.request]
-    def streams(self, key: int) -> list[type[Stream]]: return list(dict.fromkeys([self.features.request, *(s.stream for s in self.series(key))]))
     def piece(self, key: int, *name: Any) -> str: return below(self.scratch, f"key-{key}", "-".join(str(n) for n in name) + ".arrow")
 
-# %% ../nbs/05b_backfill.ipynb #6104fd1d
-def needed_columns(
-    features: FeatureSet, stream: type[Stream],
-    group: Group,             # of the series
-) -> list[str]:
-    "The columns of a stream that the series of an entity read; of requests also the key itself."
-    mine = [s for s in features.series if (s.key, s.by) == group and s.stream is stream]
-    read = {"event_time", *(c for s in mine for c in s.fields)} | (set(group[0]) if stream is features.request else set())
-    return [c for c in stream.fields if c in read]
-
-
+# %% ../nbs/05b_backfill.ipynb #c637b107
 def note(job: Job, name: str, result: Any) -> tuple[str, Any]:
     "Keep a task's result: it is done."
     put(below(job.scratch, "done", f"{name}.json"), json.dumps(result).encode())
@@ -242,24 +254,25 @@ def done(job: Job) -> dict[str, Any]:
 def _check_versions(job: Job) -> None:
     if (here := versions_here()) != job.built: raise BackfillError(f"this worker has {here}, the driver {job.built}: the bits would not be the same. Install the same versions on both.")
 
-# %% ../nbs/05b_backfill.ipynb #770749fc
-def scatter(job: Job, name: str, stream: type[Stream], part: Slice) -> tuple[str, list[list[int]]]:
-    "Send the rows of a slice to the buckets of every key; returns its name, and rows by key and bucket."
+# %% ../nbs/05b_backfill.ipynb #26390fde
+def scatter(job: Job, name: str, stream: type[Stream], part: Slice) -> tuple[str, list[dict[str, list[int]]]]:
+    "Send the rows of a slice to the buckets of every key; returns its name, and rows by key, feed and bucket."
     _check_versions(job)
-    request = stream is job.features.request
-    keys = [(k, group) for k, group in enumerate(job.groups) if stream in job.streams(k)]
-    if not keys: return note(job, name, [])
-    wanted = {c for _, group in keys for c in needed_columns(job.features, stream, group)}
+    mine = [[f for f in feeds if f.stream is stream] for feeds in job.feeds]
+    wanted = {c for feeds in mine for f in feeds for c in f.columns}
+    if not wanted: return note(job, name, [{} for _ in mine])
     frame = read_slice(part, [c for c in stream.fields if c in wanted], job.until)
-    counts: list[list[int]] = [[] for _ in job.keys]
-    for k, group in keys:
-        bucket = (key_hash(frame, job.fields(k, stream)) % np.uint64(job.buckets[k])).astype(np.int64)
-        mine = frame.select(needed_columns(job.features, stream, group))
-        if request: mine = mine.with_columns(_row=pl.int_range(pl.len(), dtype=pl.UInt32))
-        counts[k] = write_pieces(job.piece(k, stream.name, part.number), mine, bucket, job.buckets[k])
-    return note(job, name, counts)
+    return note(job, name, [{f.name: _send(job, k, f, frame, part.number) for f in feeds} for k, feeds in enumerate(mine)])
 
-# %% ../nbs/05b_backfill.ipynb #7b9b29e7
+
+def _send(job: Job, key: int, feed: Feed, frame: pl.DataFrame, number: int) -> list[int]:
+    "Rows for each bucket."
+    bucket = (key_hash(frame, feed.fields) % np.uint64(job.buckets[key])).astype(np.int64)
+    rows = frame.select(feed.columns)
+    if feed.asks: rows = rows.with_columns(_row=pl.int_range(pl.len(), dtype=pl.UInt32))
+    return write_pieces(job.piece(key, feed.name, number), rows, bucket, job.buckets[key])
+
+# %% ../nbs/05b_backfill.ipynb #26b45285
 @dataclass(frozen=True)
 class Unit:
     "A bucket of one key, or of it the requests of a range of time: what one task computes."
@@ -268,7 +281,7 @@ class Unit:
     number: int                              # of the range
     start: int                               # µs; requests at or after it …
     end: int                                 # … and before this
-    slices: tuple[tuple[str, tuple[int, ...]], ...]  # stream -> slices with the events that its windows may see
+    slices: tuple[tuple[str, tuple[int, ...]], ...]  # feed -> slices with rows that it needs
     blocks: tuple[int, ...]                  # slices that its requests are of
 
 
@@ -277,23 +290,24 @@ def longest(features: FeatureSet, group: Group) -> int:
     return max(f.window for s, fs in features.series.items() if (s.key, s.by) == group for f in fs)
 
 
-def _gather(job: Job, unit: Unit, stream: type[Stream], numbers: Iterable[int]) -> pl.DataFrame:
+def _gather(job: Job, unit: Unit, feed: Feed, numbers: Iterable[int]) -> pl.DataFrame:
     "The rows of a unit: its bucket from several slices, as far as its windows look."
-    seen = pl.col("event_time").dt.timestamp("us").is_between(unit.start - longest(job.features, job.groups[unit.key]), unit.end, closed="left")
-    parts = [read_piece(job.piece(unit.key, stream.name, n), unit.bucket).filter(seen).with_columns(_block=pl.lit(n, pl.UInt32)) for n in numbers]
-    return pl.concat([p for p in parts if p.height] or parts[:1]) if parts else pl.DataFrame(schema={**stream.schema(), "_row": pl.UInt32, "_block": pl.UInt32})
+    seen = pl.col("event_time").dt.timestamp("us").is_between(unit.start - feed.seen*longest(job.features, job.groups[unit.key]), unit.end, closed="left")
+    parts = [read_piece(job.piece(unit.key, feed.name, n), unit.bucket).filter(seen).with_columns(_block=pl.lit(n, pl.UInt32)) for n in numbers]
+    return pl.concat([p for p in parts if p.height] or parts[:1]) if parts else pl.DataFrame(schema={**feed.stream.schema(), "_row": pl.UInt32, "_block": pl.UInt32})
 
 
 def windows(job: Job, name: str, unit: Unit) -> tuple[str, list[int]]:
     "All aggregates of one key for one unit, sorted by the blocks they go to; returns its name, and rows by block."
     _check_versions(job)
-    request, numbers = job.features.request, dict(unit.slices)
-    events = {s: _gather(job, unit, s, numbers.get(s.name, ())) for s in job.streams(unit.key)}
-    mine = events[request].filter(pl.col("event_time").dt.timestamp("us").is_between(unit.start, unit.end, closed="left"))
+    numbers, feeds = dict(unit.slices), job.feeds[unit.key]
+    rows = [_gather(job, unit, f, numbers[f.name]) for f in feeds]
+    events = {f.stream: frame for f, frame in zip(feeds, rows) if f.seen}
+    mine = rows[0].filter(pl.col("event_time").dt.timestamp("us").is_between(unit.start, unit.end, closed="left"))
     columns = aggregates(job.features, mine, events, job.series(unit.key)) if mine.height else []
     block = np.searchsorted(np.array(unit.blocks, np.int64), mine["_block"].to_numpy())
     row, uri = mine["_row"], job.piece(unit.key, "windows", unit.bucket, unit.number)
-    del events, mine
+    del rows, events, mine
     return note(job, name, write_pieces(uri, pl.DataFrame([row, *(c.cast(pl.String) if c.dtype == pl.Enum else c for c in columns)]), block, len(unit.blocks)))
 
 # %% ../nbs/05b_backfill.ipynb #93e46530
@@ -416,10 +430,10 @@ class Costs:
         share = max(FEWEST_ROWS, -(-total//(2*width))) if width > 1 else MOST_ROWS
         return max(1, min(MOST_ROWS, share, self.budget//max(scattered, assembled)))
 
-    def row(self, job: Job, key: int, stream: type[Stream]) -> int:
+    def row(self, job: Job, key: int, feed: Feed) -> int:
         "Bytes of one event, or of one request, of a unit."
-        kept = 3*_width(stream, needed_columns(job.features, stream, job.groups[key])) + 8*8
-        return kept + (4*8*sum(len(job.features.series[s]) for s in job.series(key)) + 8*8 if stream is job.features.request else 0)
+        kept = 3*_width(feed.stream, feed.columns) + 8*8
+        return kept + (4*8*sum(len(job.features.series[s]) for s in job.series(key)) + 8*8 if feed.asks else 0)
 
 
 def costs(memory_mb: int) -> Costs:
@@ -431,23 +445,28 @@ def costs(memory_mb: int) -> Costs:
 def bucket_counts(features: FeatureSet, rows: Mapping[str, int], cost: Costs, width: int=1) -> tuple[int, ...]:
     "Buckets by key, so that one of average size takes half of the budget: they are not all equally full."
     one = Job(features, "", "", ())
-    total = [sum(rows.get(s.name, 0)*cost.row(one, k, s) for s in one.streams(k)) for k in range(len(one.keys))]
+    total = [sum(rows.get(f.stream.name, 0)*cost.row(one, k, f) for f in feeds) for k, feeds in enumerate(one.feeds)]
     return tuple(max(1, -(-2*t//cost.budget), width if width > 1 and max(rows.values(), default=0) > FEWEST_ROWS else 1) for t in total)
 
 # %% ../nbs/05b_backfill.ipynb #cea88cfd
-Counts = dict[str, dict[int, list[list[int]]]]  # stream -> slice -> key -> bucket -> rows
+Counts = dict[str, dict[int, list[dict[str, list[int]]]]]  # stream -> slice -> key -> feed -> bucket -> rows
 
 
 def _cost_of(job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], counts: Counts, cost: Costs, start: int, end: int) -> tuple[int, dict[str, tuple[int, ...]]]:
     "Bytes that the requests of [start, end) need with their windows, and the slices they need."
-    reach = start - longest(job.features, job.groups[key])
-    used = {s.name: tuple(c.number for c in cuts[s.name] if c.end > reach and c.start < end and counts[s.name][c.number][key][bucket]) for s in job.streams(key)}
-    return sum(counts[s.name][n][key][bucket]*cost.row(job, key, s) for s in job.streams(key) for n in used[s.name]), used
+    needs, used = 0, {}
+    for f in job.feeds[key]:
+        reach = start - f.seen*longest(job.features, job.groups[key])
+        rows = {c.number: counts[f.stream.name][c.number][key][f.name][bucket] for c in cuts[f.stream.name] if c.end > reach and c.start < end}
+        used[f.name] = tuple(n for n, some in rows.items() if some)
+        needs += sum(rows.values())*cost.row(job, key, f)
+    return needs, used
 
 
 def units_of(job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], counts: Counts, cost: Costs) -> Iterator[Unit]:
     "The units of a bucket: one, or as many ranges of time as the memory asks for."
-    mine = [c for c in cuts[job.features.request.name] if counts[job.features.request.name][c.number][key][bucket]]
+    request = job.features.request.name
+    mine = [c for c in cuts[request] if counts[request][c.number][key][request][bucket]]
     days = sorted({d for c in mine for d in range(c.start, c.end + DAY, DAY)})
     ask = lambda a, b: _cost_of(job, key, bucket, cuts, counts, cost, days[a], days[b])
     at, number = 0, 0
@@ -466,8 +485,8 @@ def units_of(job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], c
 
 def _too_hot(job: Job, key: int, bucket: int, used: Mapping[str, tuple[int, ...]], needs: int, cost: Costs) -> BackfillError:
     "Who it is that does not fit."
-    names, by = list(job.keys[key]), {s.name: job.fields(key, s) for s in job.streams(key)}
-    seen = [read_piece(job.piece(key, s, n), bucket).select(pl.col(b).alias(k) for b, k in zip(by[s], names)).group_by(names).len() for s, numbers in used.items() for n in numbers]
+    names = list(job.keys[key])
+    seen = [read_piece(job.piece(key, f.name, n), bucket).select(pl.col(b).alias(k) for b, k in zip(f.fields, names)).group_by(names).len() for f in job.feeds[key] for n in used[f.name]]
     top = pl.concat(seen).group_by(names).agg(pl.col("len").sum()).sort("len", descending=True)
     who = ", ".join(f"{n} = {top[n][0]!r}" for n in names)
     return BackfillError(f"{who} has {top['len'][0]:,} of {top['len'].sum():,} events that windows of up to {timedelta(microseconds=longest(job.features, job.groups[key]))} see at once, and they need about {needs//2**20:,} MB. "
@@ -539,7 +558,6 @@ def backfill(
     progress: Progress=quiet,
 ) -> Backfilled:
     "Compute the features of every request in the log, point in time, and put them in place of what the table held."
-    if odd := [s for s in features.series if s.stream is features.request and s.by != s.key]: raise BackfillError(f"{', '.join(odd[0].by)} as {', '.join(odd[0].key)}: requests grouped by another field than their own entity cannot be divided by one key; compute this set with features.offline, in one process.")
     engine, cost, at = engine or Local(), costs(memory_mb), pinned(features, logs, versions)
     place = _absolute(out)
     _same_features(features, _table(place), place)
@@ -552,7 +570,7 @@ def backfill(
     files, units, resumed = _steps(job, cuts, engine, cost, progress)
     version = _commit(job, files, log)
     _remove(job.scratch)
-    return Backfilled(place, version, sum(f["rows"] for f in files), len(files), log, len(cuts[features.request.name]), {"+".join(k): n for k, n in zip(job.keys, buckets)}, units, resumed)
+    return Backfilled(place, version, sum(f["rows"] for f in files), len(files), log, len(cuts[features.request.name]), {"+".join(k) + (f" as {'+'.join(by)}" if by != k else ""): n for (k, by), n in zip(job.groups, buckets)}, units, resumed)
 
 
 def _absolute(folder: str|Path) -> str: return str(folder).rstrip("/") if "://" in str(folder) else str(Path(folder).absolute())

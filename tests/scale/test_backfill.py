@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from helpers import Who, worlds
+from helpers import Who, assert_same_bits, worlds
 from hypothesis import given, settings
 from division import DAWN, FEATURES, OVER, Outcome, Pay, assert_backfilled, divide, logged, world
 
@@ -20,7 +20,8 @@ import mlkit.backfill as module
 from mlkit.backfill import BackfillError, Local, backfill, done, key_hash, read_features
 from mlkit.etl import Logs
 from mlkit.eventlog import append
-from mlkit.features import FeatureSet, FeatureView
+from mlkit.events import Fixed, Key, Stream, at_least
+from mlkit.features import FeatureSet, FeatureView, offline
 
 
 @pytest.mark.parametrize("buckets", [1, 3, 7])
@@ -182,3 +183,38 @@ def test_scratch_of_another_job_is_not_taken(logs, tmp_path, monkeypatch):
     assert seen[0] == seen[4] != seen[2] and seen[1] == seen[3] == 0 < seen[5]
     assert len(done(module.Job(FEATURES, seen[0], "", ()))) == seen[5]
     assert_backfilled(tmp_path/"out", logs)
+
+
+class Transfer(Stream):
+    sender = Key(); receiver = Key()
+    amount = Fixed(places=2, high=1e6)
+
+
+class Sender(FeatureView, key="sender"):
+    "What the sender has received, is among what others sent."
+    got = Transfer.sum("amount", over=["1d", "7d"], by="receiver")
+    large = Transfer.count(over=["7d"], by="receiver", where=dict(amount=at_least(5000)))
+    of = Transfer.distinct("sender", over=["7d"], by="receiver")
+    sent = Transfer.count(over=["7d"])
+    told = Outcome.count(over=["7d"], by="who")
+
+
+class Back(FeatureView, key=("sender", "receiver")):
+    n = Transfer.count(over=["7d"], by=("receiver", "sender"))
+
+
+@pytest.mark.parametrize("budget", [2**40, 300_000])
+def test_requests_under_another_name(logs, tmp_path, monkeypatch, budget):
+    "An entity that is looked up among the requests by another field than it asks with."
+    rng, n = np.random.default_rng(8), 2000
+    hours = np.sort(rng.integers(0, 90*24, n))
+    moved = pl.DataFrame(dict(event_id=[f"t{i}" for i in range(n)], event_time=[DAWN + timedelta(hours=int(h)) for h in hours], sender=rng.integers(-3, 20, n), receiver=rng.integers(-3, 20, n),
+                              amount=rng.integers(0, 10**6, n)), schema=Transfer.schema())
+    told, features = world()[Outcome], FeatureSet(Transfer, [Sender, Back])
+    append(logs[Transfer], moved, "moved"); append(logs[Outcome], told, "told")
+    divide(monkeypatch, 3, 331, budget)
+    did = backfill(features, logs, tmp_path/"out")
+    assert set(did.buckets) == {"sender", "sender as receiver", "sender as who", "sender+receiver as receiver+sender"} and (did.units > 4*3) == (budget < 2**40)
+    expected = offline(features, moved, {Transfer: moved, Outcome: told}).sort("event_id")
+    assert expected["back_n_7d"].max() > 1 and expected["sender_told_7d"].max() > 0
+    assert_same_bits(read_features(features, tmp_path/"out").collect().sort("event_id").drop("event_time"), expected)
