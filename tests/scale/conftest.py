@@ -8,6 +8,7 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -44,9 +45,20 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     return f"s3://{name}"
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    "A Dask cluster of two worker processes of one thread each."
+@contextmanager
+def cluster() -> Iterator[Any]:
+    "A Dask cluster of two worker processes of one thread each, in this environment."
     distributed = pytest.importorskip("distributed", reason="the cluster is not tested: pip install mlkit[cluster]")
     from mlkit.backfill import connect
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None, memory_limit=0) as cluster, connect(cluster.scheduler_address) as c: yield c
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with cluster() as c: yield c
+
+
+@pytest.fixture
+def client_near(bucket: str) -> Iterator[Any]:
+    "A cluster whose workers know the way to the bucket."
+    with cluster() as c: yield c

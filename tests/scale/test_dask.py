@@ -8,6 +8,8 @@ import pytest
 from division import FEATURES, assert_backfilled, divide, logged, world
 
 from mlkit.backfill import BackfillError, Dask, backfill, connect
+from mlkit.etl import Logs
+
 
 def test_a_cluster_gives_the_same_bits(client, logs, tmp_path, monkeypatch):
     logged(world(), logs)
@@ -33,6 +35,21 @@ def test_a_killed_worker_changes_nothing(client, logs, tmp_path, monkeypatch, st
     assert_backfilled(tmp_path/"out", logs)
     client.wait_for_workers(2, timeout=300)
     assert killed[0] not in client.run(os.getpid).values()
+
+
+def test_a_cluster_that_works_on_s3(client_near, bucket, monkeypatch):
+    "Log, scratch and table in a bucket, one worker killed: all that driver and workers share is an address."
+    logs, killed = logged(world(700), Logs(f"{bucket}/w")), list[int]()
+    divide(monkeypatch, 3, 331)
+
+    def kill(done: int, total: int, text: str) -> None:
+        if text == "windows" and not killed:
+            killed.append(next(iter(client_near.run(os.getpid).values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    backfill(FEATURES, logs, f"{bucket}/features", engine=Dask(client_near), progress=kill)
+    assert killed
+    assert_backfilled(f"{bucket}/features", logs)
 
 
 def test_no_scheduler_is_said_to_be_missing():
