@@ -65,7 +65,7 @@ class Column:
 
 _COLUMNS = dict(count=(), since_last=(), sum=("sum",), mean=("sum",), std=("sum", "square"), share=("is",), min=("min",), max=("max",), first=("first",), last=("last",), distinct=("distinct",))
 
-
+# %% ../nbs/04_features.ipynb #df4841a2
 @dataclass(frozen=True)
 class Series:
     "The events of one stream per entity, under one condition."
@@ -177,7 +177,7 @@ def _as_value(f: Feature, code: int) -> Any:
     if f.words: return f.words[code]
     return bool(code) if f.dtype == pl.Boolean else ratio(float(code), 1.0, float(f.factor))
 
-
+# %% ../nbs/04_features.ipynb #971f174b
 def finish_all(f: Feature, n: np.ndarray, facts: Sequence[Any], since_us: np.ndarray) -> pl.Series:
     "The same for a whole frame; `n` and the facts have the shape (rows,)."
     if f.kind in ("count", "distinct"): return pl.Series(f.name, n if f.kind == "count" else facts[0])
@@ -332,24 +332,17 @@ class FeatureSet:
     @cached_property
     def row_exprs(self) -> list[list[pl.Expr]]:
         "Row-wise features as expressions, each level after those it reads."
-        levels = []
-        left = [f for f in self.features if f.expr is not None]
-        while left:
-            ready = [f for f in left if not (set(f.expr.meta.root_names()) & {g.name for g in left if g is not f})]
-            levels.append([_finite(f) for f in ready]); left = [f for f in left if f not in ready]
-        return levels
+        return _in_levels(self.features)
 
     @cached_property
     def hash(self) -> str:
         "Changes exactly when a value could change."
-        roots = {r for f in self.features if f.expr is not None for r in f.expr.meta.root_names()} & set(self.request.fields)
-        said = [self.engine, self.request.name, [_stored_as(self.request, n) for n in sorted(roots)], sorted(_identity(f) for f in self.features)]
-        return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
+        return _digest(_said(self))
 
     @cached_property
     def state_hash(self) -> str:
         "Changes exactly when the online state would; a row-wise feature is not in it."
-        return hashlib.blake2b(json.dumps([self.engine, sorted(s.id for s in self.stored)]).encode(), digest_size=8).hexdigest()
+        return _digest([self.engine, sorted(s.id for s in self.stored)])
 
     def catalogue(self) -> pl.DataFrame:
         "Name, type, unit and meaning of every feature, and its value when the window holds nothing."
@@ -391,12 +384,26 @@ def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
     return {(stream, key, by, where): Series(stream, key, by, where, tuple(sorted(columns, key=str))) for (stream, key, by, where), columns in wanted.items()}
 
 
+def _in_levels(features: list[Feature]) -> list[list[pl.Expr]]:
+    left, levels = [f for f in features if f.expr is not None], []
+    while left:
+        ready = [f for f in left if not (set(f.expr.meta.root_names()) & {g.name for g in left if g is not f})]
+        levels.append([_finite(f) for f in ready]); left = [f for f in left if f not in ready]
+    return levels
+
+
 def _finite(f: Feature) -> pl.Expr:
     "What is not finite is missing."
     return (pl.when(f.expr.is_finite()).then(f.expr) if f.dtype.is_float() else f.expr).alias(f.name)
 
 
 def _readable(expr: pl.Expr) -> str: return str(expr).replace('col("', "").replace('")', "").replace("dyn int: ", "").replace("dyn float: ", "").strip("[]")
+
+# %% ../nbs/04_features.ipynb #0a4ac1f5
+def _said(features: FeatureSet) -> list[Any]:
+    "What the values of a set depend on."
+    roots = {r for f in features.features if f.expr is not None for r in f.expr.meta.root_names()} & set(features.request.fields)
+    return [features.engine, features.request.name, [_stored_as(features.request, n) for n in sorted(roots)], sorted(_identity(f) for f in features.features)]
 
 
 def _identity(f: Feature) -> str:
@@ -405,6 +412,9 @@ def _identity(f: Feature) -> str:
     s = f.series
     said = [s.stream.name, s.key, s.by, [str(c) for c in s.where], [[c.kind, [str(o) for o in c.of]] for c in f.columns]]
     return json.dumps([f.name, f.kind, f.window, f.factor, f.words, f.empty, *said, [_stored_as(s.stream, n) for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})]])
+
+
+def _digest(said: list[Any]) -> str: return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
 
 # %% ../nbs/04_features.ipynb #0999768d
 def offline(
@@ -452,8 +462,8 @@ def _in_blocks(features: FeatureSet, series: Series, events: pl.DataFrame, reque
     return pl.concat(parts).with_columns(_row=np.concatenate(rows)).sort("_row").drop("_row").get_columns()
 
 # %% ../nbs/04_features.ipynb #7e6ee8b2
-class _Windows:
-    "One series on its line: facts of every window, for every request, in the order of the line."
+class _Rows:
+    "The events and requests of one series, and their values in the order of its line."
     def __init__(self, series: Series, events: pl.DataFrame, requests: pl.DataFrame, line: Line, own_stream: bool):
         self.series, self.events, self.requests, self.line = series, events, requests, line
         self.own = self._own() if own_stream else np.zeros(requests.height, bool)
@@ -465,6 +475,29 @@ class _Windows:
         if not mine: return np.ones(self.requests.height, bool)
         return self.requests.select(pl.all_horizontal(mine)).to_series().to_numpy()[self.line.requests]
 
+    def _back(self, value: pl.Series) -> pl.Series:
+        "In the order of the requests."
+        if value.null_count() == 0 and value.dtype in (pl.Int64, pl.Float64): return pl.Series(value.name, self.line.back(value.to_numpy()))
+        where = np.empty(len(value), np.int64); where[self.line.requests] = np.arange(len(value))
+        return value.gather(where)
+
+    def _kept(self, name: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
+        if name not in self._coded: self._coded[name] = make()
+        return self._coded[name]
+
+    def values(self, c: Column) -> np.ndarray: return self._kept(("values", c), lambda: self.series.coded(self.events, c)[self.line.events])
+    def own_values(self, c: Column) -> np.ndarray: return self._kept(("own", c), lambda: self._own_values(c))
+
+    def _own_values(self, c: Column) -> np.ndarray:
+        "The requests' own values; 0 where a request is no event of the series."
+        if not self.own.any(): return np.zeros(self.own.size, np.int64)
+        frame = self.requests.select(self.series.fields)
+        coded = self.series.coded(frame, c) if c.kind == "is" else frame.select(self.series.stream.fields[c.field].codes(c.field).fill_null(0)).to_series().to_numpy()
+        return np.where(self.own, coded[self.line.requests], 0)
+
+# %% ../nbs/04_features.ipynb #f799439b
+class _Windows(_Rows):
+    "Facts of every window, for every request, in the order of the line."
     def features(self, wanted: Sequence[Feature]) -> list[pl.Series]:
         since, out = self.line.since(), []
         for window in sorted({f.window for f in wanted}):
@@ -476,12 +509,6 @@ class _Windows:
                 value = finish_all(f, n if f.kind in ("last", "since_last") else n + self.own, [facts[c] for c in f.columns], since)
                 out.append((wanted.index(f), self._back(value)))
         return [value for _, value in sorted(out, key=lambda p: p[0])]
-
-    def _back(self, value: pl.Series) -> pl.Series:
-        "In the order of the requests."
-        if value.null_count() == 0 and value.dtype in (pl.Int64, pl.Float64): return pl.Series(value.name, self.line.back(value.to_numpy()))
-        where = np.empty(len(value), np.int64); where[self.line.requests] = np.arange(len(value))
-        return value.gather(where)
 
     def fact(self, c: Column, begin: np.ndarray, window: int) -> Any:
         "A column's fact for every window, the request's own event included."
@@ -499,20 +526,6 @@ class _Windows:
         v, at = edge(self.line.line, v), begin if c.kind == "first" else stop - 1
         found = v[np.clip(at, 0, v.size - 1)]
         return np.where(own & ~some, x, found) if c.kind == "first" else found
-
-    def _kept(self, name: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
-        if name not in self._coded: self._coded[name] = make()
-        return self._coded[name]
-
-    def values(self, c: Column) -> np.ndarray: return self._kept(("values", c), lambda: self.series.coded(self.events, c)[self.line.events])
-    def own_values(self, c: Column) -> np.ndarray: return self._kept(("own", c), lambda: self._own_values(c))
-
-    def _own_values(self, c: Column) -> np.ndarray:
-        "The requests' own values; 0 where a request is no event of the series."
-        if not self.own.any(): return np.zeros(self.own.size, np.int64)
-        frame = self.requests.select(self.series.fields)
-        coded = self.series.coded(frame, c) if c.kind == "is" else frame.select(self.series.stream.fields[c.field].codes(c.field).fill_null(0)).to_series().to_numpy()
-        return np.where(self.own, coded[self.line.requests], 0)
 
     def _distinct(self, c: Column, begin: np.ndarray, window: int) -> np.ndarray:
         "Different values; the request's own is one more where the window does not hold it."

@@ -166,7 +166,7 @@ class Chunk:
         if n <= CHUNK: return [self]
         return [self.part(a, b) for a, b in _cuts(np.array(self.times), 0, n, CHUNK if self.appended else -(-n//-(-n//CHUNK)))]
 
-
+# %% ../nbs/05_online.ipynb #b66b3118
 def _cuts(times: np.ndarray, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
     "Stretches of up to `size` events of one entity; a moment stays whole."
     a = begin
@@ -218,19 +218,45 @@ class Reader:
 _NOTHING = (0,)*64
 
 # %% ../nbs/05_online.ipynb #554e0a45
-class _Facts:
-    "The facts of one window that are not differences of totals."
+class _Span:
+    "The events of one window: of one chunk, or of two and what lies between."
     def __init__(self, reader: Reader, plan: Layout, entity: bytes, t: int, edge: int, right: Any, j: int, left: Any, i: int, count: int, sums: list[int]):
         self.reader, self.plan, self.entity, self.t, self.edge = reader, plan, entity, t, edge
         self.right, self.j, self.left, self.i, self.count, self.sums = right, j, left, i, count, sums
-
-    def all(self) -> list[int]:
-        return [0 if not self.count else getattr(self, f"_{c.kind}")(c) for c in self.plan.series.columns]
 
     def column(self, chunk: Any, k: int, i: int, j: int) -> list[int]:
         "Events i to j of a column."
         at = self.plan.head + (2 + k)*chunk[0]
         return chunk[at + i:at + j].tolist()
+
+    def range(self, c: Column, which: int) -> Iterator[int]:
+        "Extremes of the parts that the window is made of."
+        k, h = self.plan.column(c), self.plan.head
+        pick = (min, max)[which]
+        if self.left is not None and self.left[h] == self.right[h]: yield pick(self.column(self.right, k, self.i, self.j)); return
+        yield pick(self.column(self.right, k, 0, self.j))
+        if self.left is not None and self.i < self.left[0]: yield pick(self.column(self.left, k, self.i, self.left[0]))
+        yield from self._nodes(1, 2*self.plan.ranged.index(c.field) + which, pick, None if self.left is None else self.left[h], self.right[h])
+
+    def _nodes(self, level: int, k: int, pick: Any, low: int|None, high: int) -> Iterator[int]:
+        "Extremes of what lies between two records of the level below."
+        prefix = self.plan.series.tag + bytes([level]) + self.entity
+        right = self.reader.floor(prefix, self.t)
+        if right is None: return
+        left = None if low is None else self.reader.floor(prefix, self.edge + 1)
+        n = right[0]; j = bisect_left(right, high, 1, 1 + n) - 1
+        if left is not None and left[1] == right[1]: i = bisect_right(right, low, 1, 1 + n) - 1
+        else: i = 0
+        if i < j: yield pick(right[1 + (1 + k)*n + i:1 + (1 + k)*n + j].tolist())
+        if left is not None and left[1] == right[1]: return
+        if left is not None and (i := bisect_right(left, low, 1, 1 + (m := left[0])) - 1) < m: yield pick(left[1 + (1 + k)*m + i:1 + (2 + k)*m].tolist())
+        yield from self._nodes(level + 1, k, pick, None if left is None else left[1], right[1])
+
+# %% ../nbs/05_online.ipynb #84917593
+class _Facts(_Span):
+    "The facts of one window that are not differences of totals."
+    def all(self) -> list[int]:
+        return [0 if not self.count else getattr(self, f"_{c.kind}")(c) for c in self.plan.series.columns]
 
     def _sum(self, c: Column) -> int: return self.sums[self.plan.column(c)]
     _is = _sum
@@ -257,31 +283,8 @@ class _Facts:
         for chunk in self.reader.tail(self.plan.series.tag + b"\x00" + self.entity, self.t): later += self.column(chunk, k, 0, chunk[0])
         return found + sum(self.edge < p < self.t for p in later)
 
-    def _min(self, c: Column) -> int: return min(self._range(c, 0))
-    def _max(self, c: Column) -> int: return max(self._range(c, 1))
-
-    def _range(self, c: Column, which: int) -> Iterator[int]:
-        "Extremes of the parts that the window is made of."
-        k, h = self.plan.column(c), self.plan.head
-        pick = (min, max)[which]
-        if self.left is not None and self.left[h] == self.right[h]: yield pick(self.column(self.right, k, self.i, self.j)); return
-        yield pick(self.column(self.right, k, 0, self.j))
-        if self.left is not None and self.i < self.left[0]: yield pick(self.column(self.left, k, self.i, self.left[0]))
-        yield from self._nodes(1, 2*self.plan.ranged.index(c.field) + which, pick, None if self.left is None else self.left[h], self.right[h])
-
-    def _nodes(self, level: int, k: int, pick: Any, low: int|None, high: int) -> Iterator[int]:
-        "Extremes of what lies between two records of the level below."
-        prefix = self.plan.series.tag + bytes([level]) + self.entity
-        right = self.reader.floor(prefix, self.t)
-        if right is None: return
-        left = None if low is None else self.reader.floor(prefix, self.edge + 1)
-        n = right[0]; j = bisect_left(right, high, 1, 1 + n) - 1
-        if left is not None and left[1] == right[1]: i = bisect_right(right, low, 1, 1 + n) - 1
-        else: i = 0
-        if i < j: yield pick(right[1 + (1 + k)*n + i:1 + (1 + k)*n + j].tolist())
-        if left is not None and left[1] == right[1]: return
-        if left is not None and (i := bisect_right(left, low, 1, 1 + (m := left[0])) - 1) < m: yield pick(left[1 + (1 + k)*m + i:1 + (2 + k)*m].tolist())
-        yield from self._nodes(level + 1, k, pick, None if left is None else left[1], right[1])
+    def _min(self, c: Column) -> int: return min(self.range(c, 0))
+    def _max(self, c: Column) -> int: return max(self.range(c, 1))
 
 # %% ../nbs/05_online.ipynb #2391b049
 class Writer(Reader):
@@ -340,28 +343,35 @@ class Entity:
     def flush(self) -> None:
         "Write what changed."
         if not self.dirty: return
-        begin = min((k for k in self.dirty if k is not None), default=None)
-        later = [] if begin is None else [(v[self.plan.head], bytes(v)) for v in self.writer.tail(self.prefix, begin + 1)]
-        first = self.chunks[begin]
-        before, base, changes = first.before, first.base, []
-        for key, stored in [(begin, b""), *later]:
-            if key in self.dirty:
-                c = self.chunks[key]; c.before, c.base = before, base
-                parts = c.split(); changes.append((key, parts)); self._write(key, parts)
-                before, base = before + len(c.times), [b + s for b, s in zip(base, c.totals(len(c.times)))]
-                continue
-            before, base, value = _reheaded(self.plan, stored, before, base)
-            if value != stored: self.writer.put(self.prefix, key, value)
-            elif key > max(k for k in self.dirty if k is not None): break
+        changes = _rewrite(self)
         if self.plan.ranged: _summarise(self.writer, self.plan, self.entity, changes)
         self.chunks.clear(); self.dirty.clear()
 
-    def _write(self, old: int|None, parts: list[Chunk]) -> None:
-        "Put a chunk's parts under the times of their first events."
-        for p in parts: self.writer.put(self.prefix, p.times[0], p.pack())
-        if old is not None and old not in {p.times[0] for p in parts}: self.writer.delete(self.prefix, old)
-
 # %% ../nbs/05_online.ipynb #633a963c
+def _rewrite(e: Entity) -> list[tuple[int|None, list[Chunk]]]:
+    "Write the chunks that changed, and the heads of those behind them; the changed ones, by the key they had."
+    begin = min((k for k in e.dirty if k is not None), default=None)
+    later = [] if begin is None else [(v[e.plan.head], bytes(v)) for v in e.writer.tail(e.prefix, begin + 1)]
+    first = e.chunks[begin]
+    before, base, changes = first.before, first.base, []
+    for key, stored in [(begin, b""), *later]:
+        if key in e.dirty:
+            c = e.chunks[key]; c.before, c.base = before, base
+            parts = c.split(); changes.append((key, parts)); _write(e, key, parts)
+            before, base = before + len(c.times), [b + s for b, s in zip(base, c.totals(len(c.times)))]
+            continue
+        before, base, value = _reheaded(e.plan, stored, before, base)
+        if value != stored: e.writer.put(e.prefix, key, value)
+        elif key > max(k for k in e.dirty if k is not None): break
+    return changes
+
+
+def _write(e: Entity, old: int|None, parts: list[Chunk]) -> None:
+    "Put a chunk's parts under the times of their first events."
+    for p in parts: e.writer.put(e.prefix, p.times[0], p.pack())
+    if old is not None and old not in {p.times[0] for p in parts}: e.writer.delete(e.prefix, old)
+
+
 def _reheaded(plan: Layout, stored: bytes, before: int, base: list[int]) -> tuple[int, list[int], bytes]:
     "A stored chunk with another head; and the count and totals behind it."
     v, h = memoryview(stored).cast("q"), plan.head

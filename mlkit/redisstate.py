@@ -18,10 +18,18 @@ from .online import NEVER, OnlineStore, Reader, StateError, Writer, contents, en
 from .stream import open_state
 
 # %% auto #0
-__all__ = ['Wanted', 'RedisStore', 'answering', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis', 'open_store',
+__all__ = ['Wanted', 'answering', 'RedisStore', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis', 'open_store',
            'ensure_store', 'load_store']
 
 # %% ../nbs/05c_redis.ipynb #aa8503e7
+@contextmanager
+def answering() -> Iterator[None]:
+    "Redis' errors in plain words; the address, which may hold a password, is not among them."
+    import redis
+    try: yield
+    except redis.RedisError as e: raise StateError(f"the online state in Redis does not answer: {type(e).__name__}: {e}") from None
+
+
 def _at(t: int) -> bytes:
     "A time as bytes that sort like it."
     return struct.pack(">Q", t + 2**63)
@@ -29,7 +37,7 @@ def _at(t: int) -> bytes:
 
 def _record(member: bytes|None) -> Any: return None if member is None else memoryview(member[8:]).cast("q")
 
-
+# %% ../nbs/05c_redis.ipynb #c987ce1b
 class RedisStore:
     "The online state of one feature set in Redis or Valkey."
     def __init__(
@@ -77,14 +85,6 @@ class RedisStore:
     def __enter__(self) -> RedisStore: return self
     def __exit__(self, *_: Any) -> None: self.close()
 
-
-@contextmanager
-def answering() -> Iterator[None]:
-    "Redis' errors in plain words; the address, which may hold a password, is not among them."
-    import redis
-    try: yield
-    except redis.RedisError as e: raise StateError(f"the online state in Redis does not answer: {type(e).__name__}: {e}") from None
-
 # %% ../nbs/05c_redis.ipynb #8aa5c01c
 Wanted = tuple[str, bytes, int]  # floor, ceil or tail; prefix; time
 
@@ -109,7 +109,7 @@ def _ask(client: Any, name: bytes, kind: str, t: int) -> Any:
     if kind == "ceil": return client.zrangebylex(name, b"[" + _at(t), b"+", 0, 1)
     return client.zrangebylex(name, b"[" + _at(t), b"+")
 
-
+# %% ../nbs/05c_redis.ipynb #22b8cdf6
 class RedisReader(Reader):
     "One request's view: everything it needs, fetched at once."
     def __init__(self, store: RedisStore): self.store, self.found, self.meta = store, dict[Wanted, Any](), dict[str, Any]()

@@ -56,7 +56,7 @@ def _order(line: np.ndarray, codes: np.ndarray, times: np.ndarray) -> np.ndarray
     order = np.argsort(codes.astype(np.uint16), kind="stable")
     return order if int(codes.max()) < 2**16 else order[np.argsort((codes >> 16).astype(np.uint16)[order], kind="stable")]
 
-
+# %% ../nbs/03a_windows.ipynb #cefc4e74
 class Line:
     "Events and requests in order of entity and time; all arrays that follow are in that order."
     most = 2**62  # places that fit
