@@ -5,7 +5,7 @@
 # %% ../nbs/05b_backfill.ipynb #45134734
 from __future__ import annotations
 
-import hashlib, io, json, os, uuid
+import hashlib, io, json, os, re, socket, uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
@@ -404,9 +404,15 @@ def connect(
 ) -> Any:                  # `distributed.Client`
     "Reach a Dask cluster."
     try: from distributed import Client
-    except ImportError: raise BackfillError("Dask is not installed here: pip install mlkit[cluster].") from None
-    try: return Client(scheduler, timeout=seconds, set_as_default=False)
+    except ImportError: raise BackfillError("Dask is not installed here: pip install 'mlkit[cluster]'.") from None
+    if not (at := re.fullmatch(r"(tcp|tls)://\[?([^/]+?)\]?:(\d{1,5})", scheduler)): raise BackfillError(f"{scheduler!r} is no address of a Dask scheduler; write tcp://host:8786, or tls://.")
+    try:
+        socket.create_connection((at[2], int(at[3])), seconds).close()
+        client = Client(scheduler, timeout=seconds, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as e: raise BackfillError(f"no Dask scheduler answers at {scheduler} ({type(e).__name__}). Start one (`dask scheduler`, then `dask worker {scheduler} --nthreads 1`) or correct the address.") from None
+    try: client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError: client.close(); raise BackfillError(f"the Dask scheduler at {scheduler} has no workers; start some: `dask worker {scheduler} --nthreads 1`.") from None
+    return client
 
 # %% ../nbs/05b_backfill.ipynb #f50a91eb
 BASE_MB = 320             # an idle process with its libraries
@@ -560,6 +566,7 @@ def backfill(
     "Compute the features of every request in the log, point in time, and put them in place of what the table held."
     engine, cost, at = engine or Local(), costs(memory_mb), pinned(features, logs, versions)
     place = _absolute(out)
+    _check_place(place)
     _same_features(features, _table(place), place)
     cuts = {s.name: slices(logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), engine.width), until) for s, v in at.items()} | {s.name: [] for s in features.streams if s not in at}
     rows, log = {s: sum(c.rows for c in mine) for s, mine in cuts.items()}, {s.name: v for s, v in at.items()}
@@ -573,7 +580,18 @@ def backfill(
     return Backfilled(place, version, sum(f["rows"] for f in files), len(files), log, len(cuts[features.request.name]), {"+".join(k) + (f" as {'+'.join(by)}" if by != k else ""): n for (k, by), n in zip(job.groups, buckets)}, units, resumed)
 
 
-def _absolute(folder: str|Path) -> str: return str(folder).rstrip("/") if "://" in str(folder) else str(Path(folder).absolute())
+def _absolute(folder: str|Path) -> str: return str(folder).rstrip("/") if "://" in str(folder) else str(Path(folder).expanduser().absolute())
+
+
+def _check_place(place: str) -> None:
+    "A table may lie in a folder of its own only. Of one machine; an object store has no folders to look into."
+    if "://" in place: return
+    if re.search("%[0-9a-fA-F]{2}", place): raise BackfillError(f"{place}: a folder whose name holds a percent sign and two hexadecimal digits cannot hold a Delta table; choose another.")
+    if Path(place).exists() and not Path(place).is_dir(): raise BackfillError(f"{place} is a file; give --out a folder, new or empty.")
+    if Path(place).is_dir() and not (Path(place)/"_delta_log").exists() and (other := sorted(p.name for p in Path(place).iterdir() if p.name != "_scratch" and not p.name.startswith("event_date="))):
+        raise BackfillError(f"{place} holds {other[0]!r}, which is of no feature table; give --out a folder, new or empty.")
+
+
 def _rows(log: EventLog, version: int) -> int: return sum(pl.DataFrame(log.table(version).get_add_actions(flatten=True))["num_records"])
 
 

@@ -37,16 +37,16 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS
 
 def _expected() -> tuple[type[Exception], ...]:
     "Mistakes of the user's, of the modules that were loaded so far."
-    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError", backfill="BackfillError")
-    return (SettingsError, PipelineError, *(getattr(sys.modules[f"mlkit.{m}"], c) for m, c in names.items() if f"mlkit.{m}" in sys.modules))
+    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError", backfill="BackfillError")  # what the machine refuses (OSError) is no fault of the code either
+    return (SettingsError, PipelineError, ImportError, OSError, *(getattr(sys.modules[f"mlkit.{m}"], c) for m, c in names.items() if f"mlkit.{m}" in sys.modules))
 
 
 def main() -> None:
-    "Entry point: expected errors become a line and an exit code."
+    "Entry point: expected errors become a line and an exit code; MLKIT_DEBUG=1 shows where they come from."
     try: app()
     except StepFailed as e: Console(stderr=True, highlight=False).print(f"[red]{_escape(str(e))}[/]"); sys.exit(1)
     except Exception as e:
-        if not isinstance(e, _expected()): raise
+        if not isinstance(e, _expected()) or os.environ.get("MLKIT_DEBUG"): raise
         Console(stderr=True, highlight=False).print(f"[red]{_escape(str(e))}[/]"); sys.exit(2)
 
 
@@ -203,6 +203,8 @@ def _prepare(settings: Settings, steps: list[Step], source: str|None, pairs: lis
             workspace = Workspace(settings.home, named)
             last = json.loads((workspace/"parameters.json").read_text()) if (workspace/"parameters.json").exists() else {}
     check_parameters(steps, given)
+    if not known.exists() and "source" not in given and workspace.path == known.parent and (workspace/"log").exists():
+        raise PipelineError(f"workspace {workspace.name!r} holds events that did not come from a run (from `mlkit stream`, perhaps), and the simulator's must not come among them: name what is to be taken in, with --source FILE, or another workspace (MLKIT_WORKSPACE).")
     workspace.create()
     parameters = {**last, **given}
     if advance: parameters["cut"] = _next_cut(workspace)
@@ -451,13 +453,23 @@ def trace_command(
 
 
 @app.command()
-def features() -> None:
-    "The catalogue: name, type, unit and meaning of every feature, and its value when there is nothing."
+def features(
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+) -> None:
+    """The catalogue: name, type, unit and meaning of every feature, and its value when there is nothing.
+
+    Examples:
+
+        mlkit features
+
+        MLKIT_USECASE=mlkit.usecases.next mlkit features --json
+    """
     from mlkit.usecase import load_usecase
-    usecase = load_usecase(load_settings().usecase)
+    found = load_usecase(load_settings().usecase).features
+    if as_json: return print(json.dumps(dict(hash=found.hash, state=found.state_hash, features=found.catalogue().to_dicts()), indent=1, ensure_ascii=False))
     table = Table("feature", "type", "unit", "nothing", "meaning", box=None, header_style="dim")
-    for f in usecase.features.catalogue().iter_rows(): table.add_row(*(_escape(v) for v in f))
-    console.print(table); console.print(f"feature set {usecase.features.hash}, state {usecase.features.state_hash}")
+    for f in found.catalogue().iter_rows(): table.add_row(*(_escape(v) for v in f))
+    console.print(table); console.print(f"feature set {found.hash}, state {found.state_hash}")
 
 # %% ../nbs/18_cli.ipynb #b9176fa3
 class StreamDisplay:
@@ -492,8 +504,8 @@ def stream(
     source: Annotated[str, typer.Option(help="folder or redis; default: `stream_source` of settings.ini")] = "",
     once: Annotated[bool, typer.Option("--once", help="take what is there, then end")] = False,
     follow_only: Annotated[bool, typer.Option("--follow-only", help="take nothing in; keep the online state in step with a log that others write")] = False,
-    metrics_port: Annotated[int, typer.Option(help="serve Prometheus metrics on this port of 127.0.0.1; 0: no metrics")] = 0,
-    settle: Annotated[float, typer.Option(help="folder: seconds that a file must not have changed for; 0 where files are renamed into place")] = 1.0,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="serve Prometheus metrics on this port of 127.0.0.1; 0: no metrics")] = 0,
+    settle: Annotated[float, typer.Option(min=0, help="folder: seconds that a file must not have changed for; 0 where files are renamed into place")] = 1.0,
     key: Annotated[str, typer.Option(help="redis: key of the stream")] = "mlkit:events",
     batch: Annotated[int, typer.Option(min=1, help="redis: most entries in a batch")] = 1000,
     linger: Annotated[float, typer.Option(min=0, help="redis: seconds to wait for a batch to fill")] = 0.2,
@@ -565,7 +577,16 @@ def _scheduler(engine: str, scheduler: str) -> str:
 def _versions(pairs: list[str]) -> dict[str, int]:
     "STREAM=N, taken apart."
     if wrong := [p for p in pairs if not re.fullmatch(r"\w+=\d+", p)]: raise PipelineError(f"--version {wrong[0]}: write STREAM=N, as in --version transaction=12.")
+    names = [p.partition("=")[0] for p in pairs]
+    if twice := [n for n in names if names.count(n) > 1]: raise PipelineError(f"--version names {twice[0]} twice.")
     return {name: int(n) for name, _, n in (p.partition("=") for p in pairs)}
+
+
+def _moment(text: str) -> datetime|None:
+    "An ISO time, as events have it; without an offset it is UTC, and a day begins at midnight."
+    from mlkit.events import Time
+    try: return Time().value(text if "T" in text or " " in text.strip() else f"{text.strip()}T00:00:00Z") if text else None
+    except ValueError: raise PipelineError(f"--until {text}: write a day or an ISO time, as in 2025-04-11 or 2025-04-11T10:15:00Z.") from None
 
 # %% ../nbs/18_cli.ipynb #150a83aa
 @app.command()
@@ -577,7 +598,7 @@ def backfill(
     memory: Annotated[int, typer.Option(help="MB that a process may take")] = 2048,
     engine: Annotated[str, typer.Option(help="local or dask")] = "local",
     scheduler: Annotated[str, typer.Option(help="the Dask cluster, as tcp://host:port, or tls:// with Dask's own TLS settings")] = "",
-    processes: Annotated[int, typer.Option(help="processes of the local engine; each may take the memory")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="processes of the local engine; each may take the memory")] = 1,
     log: Annotated[str, typer.Option(help="the workspace that holds the log: a folder or s3://bucket/prefix; default: the active one")] = "",
     out: Annotated[str, typer.Option(help="the table of features: a folder or s3://bucket/prefix; default: in the workspace")] = "",
 ) -> None:
@@ -600,12 +621,12 @@ def backfill(
     """
     from mlkit.etl import Logs
     settings, workspace, usecase = _here()
-    when = datetime.fromisoformat(until).replace(tzinfo=timezone.utc) if until else None
-    logs, versions, address = Logs(log or workspace.path), _versions(version), _scheduler(engine, scheduler)
+    when, versions, address = _moment(until), _versions(version), _scheduler(engine, scheduler)
+    if state and (log or address or out and not features): raise PipelineError("--state rebuilds the state of the workspace, from its own log and in this process: leave out --log, --out, --engine and --scheduler, or set MLKIT_WORKSPACE.")
+    logs = Logs(log or workspace.path)
     if features or not state: _backfill_features(usecase, logs, out or str(workspace.path/"features"/usecase.features.hash), versions, when, memory, address, processes)
     if state:
-        from mlkit.redisstate import load_store
-        console.print(load_store(usecase.features, workspace.path, logs, settings.state_url, when, versions))
+        _load_state(settings, workspace, usecase, logs, versions, when)
 
 # %% ../nbs/18_cli.ipynb #fa68f6eb
 def _backfill_features(usecase: Any, logs: Any, out: str, versions: dict[str, int], until: datetime|None, memory: int, scheduler: str, processes: int) -> None:
@@ -617,6 +638,18 @@ def _backfill_features(usecase: Any, logs: Any, out: str, versions: dict[str, in
     seconds = time.monotonic() - start
     console.print(f"{done.rows:,} requests in {done.files:,} files, {seconds:.1f} s; version {done.version} of {done.out}", soft_wrap=True)
     console.print("from the log at " + ", ".join(f"{s} version {v}" for s, v in done.log.items()) + (f"; {done.resumed} tasks were done by an earlier attempt" if done.resumed else ""))
+
+
+def _load_state(settings: Settings, workspace: Workspace, usecase: Any, logs: Any, versions: dict[str, int], until: datetime|None) -> None:
+    "Load the state, and say what it holds."
+    from mlkit.backfill import pinned
+    from mlkit.redisstate import load_store
+    read = {s.name: v for s, v in pinned(usecase.features, logs, versions).items()}
+    start = time.monotonic()
+    with console.status("loading the online state from the log"):
+        position = load_store(usecase.features, workspace.path, logs, settings.state_url, until, read)
+    console.print(f"online state {position['state']} in {'Redis' if settings.state_url else 'LMDB'}, {time.monotonic() - start:.1f} s; events until {position['watermark'] or 'none'}")
+    console.print("from the log at " + ", ".join(f"{s} version {v} (up to seq {position['seq'].get(s, -1)})" for s, v in read.items()))
 
 
 @app.command()
@@ -640,7 +673,14 @@ def train(
 # %% ../nbs/18_cli.ipynb #1c96a66d
 @app.command("settings")
 def settings_command() -> None:
-    "The settings in force, and what each is for."
+    """The settings in force, and what each is for.
+
+    Examples:
+
+        mlkit settings
+
+        MLKIT_PORT=3001 mlkit settings
+    """
     table = Table("key", "value", "", box=None, header_style="dim")
     settings = load_settings()
     for name, f in Settings.model_fields.items(): table.add_row(name, str(getattr(settings, name)), f"[dim]{f.description}[/]")

@@ -30,7 +30,8 @@ def source_files(
     source: str|Path,  # a file or a glob
 ) -> list[Path]:       # at least one, in a stable order
     "The files of a source."
-    found = [Path(p) for p in sorted(globbing.glob(str(source)))] if globbing.has_magic(str(source)) else [Path(source)]
+    pattern = globbing.has_magic(str(source)) and not Path(source).exists()  # a file may be called p[1].csv
+    found = [Path(p) for p in sorted(globbing.glob(str(source)))] if pattern else [Path(source)]
     if not found: raise SourceError(f"{source}: no file matches.")
     for path in found:
         if not path.exists(): raise SourceError(f"{path}: no such file.")
@@ -61,8 +62,24 @@ def _read_jsonl(path: Path) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def _is_parquet(path: Path) -> bool:
-    with open(path, "rb") as f: return f.read(4) == b"PAR1"
+_HEAD = 4096
+
+
+def _begins(path: Path) -> bytes:
+    with open(path, "rb") as f: return f.read(_HEAD)
+
+
+def _check_text(path: Path, head: bytes) -> None:
+    "Is this text in UTF-8, and a CSV divided by commas? What is not is named, for what comes of it is unreadable."
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in head: raise SourceError(f"{path} is no UTF-8 text (UTF-16, perhaps, or no text at all); save it as UTF-8.")
+    try: head.decode()
+    except UnicodeDecodeError as e:
+        line = head.count(b"\n", 0, e.start) + 1
+        if len(head) < _HEAD or e.start < len(head) - 3: raise SourceError(f"{path}, line {line}: not UTF-8 (Latin-1, perhaps); save it as UTF-8.") from None  # else a character cut in two by the end of the head
+    first = head.split(b"\n", 1)[0]
+    if path.suffix.lower() == ".csv" and b"," not in first:
+        for mark, name in ((b";", "semicolons"), (b"\t", "tabs"), (b"|", "bars")):
+            if mark in first: raise SourceError(f"{path}: the columns are divided by {name}; save it with commas.")
 
 
 def read_source(
@@ -72,11 +89,12 @@ def read_source(
     kind = path.suffix.lower()
     if kind not in (".parquet", ".csv", ".jsonl", ".ndjson"):
         raise SourceError(f"{path}: files of kind {kind or 'without an ending'} are not known; give .parquet, .csv or .jsonl.")
-    if (kind == ".parquet") != _is_parquet(path):
+    if (kind == ".parquet") != ((head := _begins(path))[:4] == b"PAR1"):
         raise SourceError(f"{path} is not what its name says: " + ("it is no Parquet file." if kind == ".parquet" else "it is a Parquet file; rename it to .parquet."))
+    if kind != ".parquet": _check_text(path, head)
     try:
-        if kind == ".parquet": frame = pl.read_parquet(path)
-        elif kind == ".csv": frame = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False)
+        if kind == ".parquet": frame = pl.read_parquet(path, glob=False)
+        elif kind == ".csv": frame = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False, glob=False)
         else: frame = _read_jsonl(path)
     except SourceError: raise
     except BaseException as e:  # Polars panics on some damaged files, and a panic is no Exception

@@ -5,7 +5,7 @@
 # %% ../nbs/02_eventlog.ipynb #1cbea458
 from __future__ import annotations
 
-import fcntl, hashlib, os
+import fcntl, hashlib, os, re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,8 +97,10 @@ def _unwritable(uri: str, e: Exception) -> LogError: return LogError(f"cannot wr
 
 def _open(uri: str, version: int|None=None) -> DeltaTable|None:
     "A Delta table; None where there is none yet."
+    if "://" not in str(uri) and re.search("%[0-9a-fA-F]{2}", str(uri)): raise LogError(f"{uri}: a folder whose name holds a percent sign and two hexadecimal digits cannot hold a Delta table, which would take them for one character; rename it.")
     try: return DeltaTable(uri, version=version, storage_options=storage_options(uri))
     except TableNotFoundError: return None
+    except DeltaError as e: raise LogError(f"{uri} cannot be read{f' at version {version}' if version is not None else ''}: {e}") from e
 
 
 def files_of(

@@ -5,7 +5,7 @@
 # %% ../nbs/01_events.ipynb #2ee08490
 from __future__ import annotations
 
-import math
+import math, re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,10 +28,20 @@ class Range:
     low: float|None = None
     high: float|None = None
 
+    def __repr__(self) -> str:
+        "As it was written."
+        if self.low is None: return "present()" if self.high is None else f"below({self.high!r})"
+        return f"at_least({self.low!r})" if self.high is None else f"between({self.low!r}, {self.high!r})"
 
-def at_least(low: float) -> Range: "Condition: `low` or more."; return Range(low)
-def below(high: float) -> Range: "Condition: less than `high`."; return Range(None, high)
-def between(low: float, high: float) -> Range: "Condition: `low` or more, and less than `high`."; return Range(low, high)
+
+def _bound(value: float) -> float:
+    if value is None: raise ContractError("at_least, below and between need a number; that something is known is said with present().")
+    return value
+
+
+def at_least(low: float) -> Range: "Condition: `low` or more."; return Range(_bound(low))
+def below(high: float) -> Range: "Condition: less than `high`."; return Range(None, _bound(high))
+def between(low: float, high: float) -> Range: "Condition: `low` or more, and less than `high`."; return Range(_bound(low), _bound(high))
 def present() -> Range: "Condition: not missing."; return Range()
 
 
@@ -57,9 +67,16 @@ class Condition:
         if self.among is not None: return v in self.among
         return v is not None and (self.low is None or v >= self.low) and (self.high is None or v < self.high)
 
-    def __str__(self) -> str:
-        if self.among is not None: return f"{self.field} = {' or '.join(str(v) for v in self.among)}"
-        return f"{self.field} " + (" and ".join([f">= {self.low}"]*(self.low is not None) + [f"< {self.high}"]*(self.high is not None)) or "known")
+    def says(self, f: Field) -> str:
+        "As a person reads it: decimals in their own unit."
+        shown = lambda v: "missing" if v is None else f"{v/f.factor:g}" if isinstance(f, Fixed) else str(v)
+        if self.among is not None: return f"{self.field} = {' or '.join(map(shown, self.among))}"
+        return f"{self.field} " + (" and ".join([f">= {shown(self.low)}"]*(self.low is not None) + [f"< {shown(self.high)}"]*(self.high is not None)) or "known")
+
+    @property
+    def identity(self) -> list[Any]:
+        "Equal for the same condition only; for hashes."
+        return [self.field, self.among, self.low, self.high]
 
 # %% ../nbs/01_events.ipynb #ee871391
 def condition(
@@ -88,6 +105,7 @@ def _range(name: str, f: Field, wanted: Range) -> Condition:
 
 def conditions(stream: type[Stream], where: dict[str, Any]|None) -> tuple[Condition, ...]:
     "All of `where=`, in an order of their own, so that the way of writing does not matter."
+    if where is not None and not isinstance(where, dict): raise ContractError(f"conditions are written as a dict, field to value, as in where=dict(kind='card'), not as {type(where).__name__}.")
     return tuple(sorted((condition(stream, n, v) for n, v in (where or {}).items()), key=lambda c: c.field))
 
 # %% ../nbs/01_events.ipynb #0c3c1882
@@ -96,7 +114,7 @@ def window_us(
 ) -> int:       # microseconds
     "The length of a window."
     units = dict(s=1, m=60, h=3600, d=86400, w=604800)
-    if not (isinstance(text, str) and text[:-1].isdigit() and text[-1:] in units and int(text[:-1]) > 0):
+    if not (isinstance(text, str) and re.fullmatch("0*[1-9][0-9]*[smhdw]", text)):
         raise ContractError(f"window {text!r}: write a whole number and one of s, m, h, d, w, as in '30m' or '7d'; a window looks back, never ahead.")
     length = int(text[:-1])*units[text[-1]]*1_000_000
     if length > 36_525*86_400_000_000: raise ContractError(f"window {text!r} is longer than a hundred years.")
@@ -120,9 +138,10 @@ class Aggregate:
     by: tuple[str, ...] = ()         # fields of the stream that name the entity, where they are not the view's key
 
     def __post_init__(self):
-        if not self.over or isinstance(self.over, str): raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
+        if not isinstance(self.over, tuple) or not self.over: raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
         for w in self.over: window_us(w)
         for b in self.by: _known(self.stream, b, f"{self.kind}: by")
+        if self.kind in _MEASURES and not (isinstance(self.measure, str) and self.measure): raise ContractError(f"{self.kind}: of which field? Name it as text, as in Stream.{self.kind}('amount', over=…).")
         if self.measure is not None: object.__setattr__(self, "where", _measurable(self))
         if self.kind == "share" and not self.of: raise ContractError("share: of what? Write Stream.share(dict(field=value), over=…).")
         if self.empty is not None: object.__setattr__(self, "empty", _empty(self))
@@ -137,10 +156,10 @@ def _measurable(a: Aggregate) -> tuple[Condition, ...]:
     "The aggregate's conditions, and that its measure is there. Raises where the measure is of the wrong kind, or could overflow."
     f = _known(a.stream, a.measure, a.kind)
     if not isinstance(f, _MEASURES[a.kind]):
-        raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: a {type(f).__name__} has none; it takes {' or '.join(t.__name__ for t in _MEASURES[a.kind])}.")
+        raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: the field is a {type(f).__name__}, and {a.kind} takes {' or '.join(t.__name__ for t in _MEASURES[a.kind])}.")
     if a.kind in ("sum", "mean", "std") and isinstance(f, Fixed) and max(abs(f.low), abs(f.high))*f.factor*10**6 >= 2**63:
         raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: a million events of {f.high:g} at {f.places} places overflow 64 bits; declare a narrower `high=`, or fewer places.")
-    if isinstance(f, Category) and a.kind in ("first", "last"): return tuple({*a.where, Condition(a.measure, tuple(sorted(f.values)))})
+    if isinstance(f, Category) and a.kind in ("first", "last"): return tuple(sorted({*a.where, Condition(a.measure, tuple(sorted(f.values)))}, key=str))
     return tuple(sorted({*a.where, Condition(a.measure)}, key=str)) if f.optional else a.where
 
 
@@ -158,77 +177,91 @@ def _empty(a: Aggregate) -> Any:
 class Asked:
     "What every stream can be asked; mixed into `Stream`."
     @classmethod
-    def ask(cls, kind: str, measure: str|None, over: Sequence[str], where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None) -> Aggregate:
+    def ask(cls, kind: str, measure: str|None, over: Sequence[str], where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None, **unknown: Any) -> Aggregate:
         "A question of any kind; the methods below are the usual way to write it."
-        return Aggregate(cls, kind, measure, over if isinstance(over, str) else tuple(over), conditions(cls, where), empty, conditions(cls, of), (by,) if isinstance(by, str) else tuple(by))
+        if unknown: raise ContractError(f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=.")
+        return Aggregate(cls, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(cls, where), empty, conditions(cls, of), (by,) if isinstance(by, str) else tuple(by))
 
     @classmethod
-    def count(cls, over: Sequence[str], **more: Any) -> Aggregate:
+    def count(cls, over: Sequence[str]=(), **more: Any) -> Aggregate:
         "How many events; 0 when there are none. `more`, here and below: `where=` conditions, `by=` the stream's fields for the entity, `empty=` the value for nothing."
         return cls.ask("count", None, over, **more)
 
     @classmethod
-    def sum(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def sum(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Total of a measure, in its own unit; 0 when there are no events."
         return cls.ask("sum", measure, over, **more)
 
     @classmethod
-    def mean(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def mean(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Mean of a measure (of a flag: the share of yeses); null, or `empty`, when there are no events."
         return cls.ask("mean", measure, over, **more)
 
     @classmethod
-    def share(cls, of: dict[str, Any], over: Sequence[str], **more: Any) -> Aggregate:
+    def share(cls, of: dict[str, Any]|None=None, over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Share of the events that meet the condition `of`, as in `share(dict(kind='card'), over=['7d'])`."
         return cls.ask("share", None, over, of=of, **more)
 
     @classmethod
-    def std(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def std(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Sample standard deviation (divided by n − 1); null, or `empty`, below two events."
         return cls.ask("std", measure, over, **more)
 
     @classmethod
-    def min(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def min(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Smallest value."
         return cls.ask("min", measure, over, **more)
 
     @classmethod
-    def max(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def max(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Largest value."
         return cls.ask("max", measure, over, **more)
 
     @classmethod
-    def first(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def first(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Value of the earliest event in the window; of several at one moment, the smallest."
         return cls.ask("first", measure, over, **more)
 
     @classmethod
-    def last(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def last(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Value of the latest event before the request; of several at one moment, the largest."
         return cls.ask("last", measure, over, **more)
 
     @classmethod
-    def distinct(cls, measure: str, over: Sequence[str], **more: Any) -> Aggregate:
+    def distinct(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "How many different values; 0 when there are no events."
         return cls.ask("distinct", measure, over, **more)
 
     @classmethod
-    def since_last(cls, over: Sequence[str], **more: Any) -> Aggregate:
+    def since_last(cls, over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Seconds since the latest event before the request; null, or `empty`, when the window has none."
         return cls.ask("since_last", None, over, **more)
 
 # %% ../nbs/01_events.ipynb #781058fc
+_TAKEN = dict(event_id="is declared already, for every stream", event_time="is declared already, for every stream", reason="is how quarantine says why a row was refused",
+              **dict.fromkeys(("seq", "batch_id", "ingested_at", "event_date"), "is a column of the log itself"))
+
+
+def _declared(stream: type[Stream], name: str, value: Any) -> Field:
+    "A field as it stands in a stream's class; refused where it is none."
+    said = f"{stream.__name__}.{name}"
+    if name in _TAKEN: raise ContractError(f"{said}: the name {_TAKEN[name]}; choose another.")
+    if name.startswith("_"): raise ContractError(f"{said}: names that begin with an underscore are kept for the kit; choose another.")
+    if isinstance(value, type) and issubclass(value, Field): raise ContractError(f"{said}: write {value.__name__}(), with parentheses.")
+    if not isinstance(value, Field): raise ContractError(f"{said}: {value!r} is no field; a stream is declared with Key(), Text(), Fixed(), Flag(), Category() and Time().")
+    return value
+
+
 class Stream(Asked):
-    "A kind of event. Subclass it and declare fields; `event_id` and `event_time` are always there."
+    "A kind of event. Subclass it and declare fields, beside those of the class it extends; `event_id` and `event_time` are always there."
     fields: ClassVar[dict[str, Field]] = {}
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
-        own = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
-        if taken := [k for k in own if k in ("event_id", "event_time")]: raise ContractError(f"{cls.__name__}: {taken[0]!r} is declared already, for every stream.")
+        own = {k: _declared(cls, k, v) for k, v in vars(cls).items() if not k.startswith("__")}
         for k in own: delattr(cls, k)
         cls.fields = {"event_id": Text("identity of the event; the same id always means the same event"),
-                      "event_time": Time("when it happened or, for a label, became known"), **own}
+                      "event_time": Time("when it happened or, for a label, became known"), **cls.fields, **own}
         cls.name = cls.__name__.lower()
 
     @classmethod

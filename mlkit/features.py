@@ -5,7 +5,8 @@
 # %% ../nbs/04_features.ipynb #0446d0ec
 from __future__ import annotations
 
-import hashlib, json, math
+import hashlib, json, math, re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,13 +16,13 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import polars as pl
 
-from .events import Aggregate, Category, Condition, ContractError, Fixed, Flag, Stream, window_us
+from .events import Aggregate, Category, Condition, ContractError, Fixed, Flag, Stream, Time, window_us
 from .windows import Line, distinct, edge, extremes, key_codes, keys_of, running, squares, totals
 
 # %% auto #0
-__all__ = ['Ask', 'Answer', 'is_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio', 'finish_one', 'finish_all',
-           'as_request', 'wraps', 'row_wise', 'FeatureSet', 'offline', 'aggregates', 'Lookup', 'micros', 'merge_own',
-           'Online', 'RowWise']
+__all__ = ['Ask', 'Answer', 'is_row_wise', 'why_not_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio',
+           'finish_one', 'finish_all', 'as_request', 'wraps', 'row_wise', 'FeatureSet', 'offline', 'aggregates',
+           'Lookup', 'micros', 'merge_own', 'Online', 'RowWise']
 
 # %% ../nbs/04_features.ipynb #1ea4d8b6
 def is_row_wise(
@@ -33,17 +34,45 @@ def is_row_wise(
     return meta.is_row_separable() and not meta.is_scalar() and all(is_row_wise(part) for part in meta.pop())
 
 
+def _parts(node: Any) -> set[str]:
+    "The kinds of nodes that a serialised expression is made of."
+    if isinstance(node, list): return {p for n in node for p in _parts(n)}
+    if not isinstance(node, dict): return set()
+    return {*node, *(v for k, v in node.items() if k == "function" and isinstance(v, str)), *(p for v in node.values() for p in _parts(v))}
+
+
+def why_not_row_wise(
+    expr: pl.Expr,
+) -> str|None:     # a sentence for a person; None where the expression can be a feature
+    "What keeps an expression from being a row-wise feature."
+    if expr.meta.has_multiple_outputs(): return "stands for several columns; write one feature for each."
+    parts = _parts(json.loads(expr.meta.serialize(format="json")))
+    if "AnonymousFunction" in parts: return "calls a Python function, which can be neither hashed nor known to be the same everywhere; say it in Polars' own expressions."
+    if parts & {"Filter", "Explode", "DropNulls", "DropNans"}: return "has not one value a row; choose with pl.when(…).then(…) instead."
+    return None if is_row_wise(expr) else "looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream."
+
+
 class FeatureView:
-    "Features of one entity; subclass it with `key=`, or without for row-wise features."
+    "Features of one entity; subclass it with `key=`, or without for row-wise features. A view that extends another has its key and its features too."
     key: ClassVar[tuple[str, ...]] = ()
     members: ClassVar[dict[str, Aggregate|pl.Expr]] = {}
 
-    def __init_subclass__(cls, key: str|Sequence[str]=()) -> None:
-        cls.key = (key,) if isinstance(key, str) else tuple(key)
-        cls.members = {k: v for k, v in vars(cls).items() if isinstance(v, (Aggregate, pl.Expr))}
+    def __init_subclass__(cls, key: str|Sequence[str]|None=None) -> None:
+        key = cls.key if key is None else (key,) if isinstance(key, str) else key  # as of the class it extends, unless said
+        if not isinstance(key, (list, tuple)) or not all(isinstance(k, str) for k in key): raise ContractError(f"{cls.__name__}: key= names a field, or several, as text; not {key!r}.")
+        if len(set(key)) < len(key): raise ContractError(f"{cls.__name__}: key= names a field twice: {', '.join(key)}.")
+        cls.key = tuple(key)
+        cls.members = {**cls.members, **{k: v for k, v in vars(cls).items() if not k.startswith("_") and k not in ("key", "members")}}
         for name, member in cls.members.items():
             if isinstance(member, Aggregate): _check_entity(cls, name, member)
-            elif not is_row_wise(member): raise ContractError(f"{cls.__name__}.{name}: looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream.")
+            elif not isinstance(member, pl.Expr): raise ContractError(f"{cls.__name__}.{name}: {_no_feature(member)}")
+            elif why := why_not_row_wise(member): raise ContractError(f"{cls.__name__}.{name}: {why}")
+
+
+def _no_feature(member: Any) -> str:
+    "What else was meant, perhaps."
+    if isinstance(getattr(member, "__self__", None), type): return f"write {member.__self__.__name__}.{member.__name__}(over=…), with its windows."
+    return f"{member!r} is no feature; a feature is an aggregate of a stream, as in Transaction.count(over=['7d']), or a Polars expression."
 
 
 def _check_entity(view: type[FeatureView], name: str, a: Aggregate) -> None:
@@ -51,6 +80,7 @@ def _check_entity(view: type[FeatureView], name: str, a: Aggregate) -> None:
     if not view.key: raise ContractError(f"{view.__name__}.{name}: an aggregate needs an entity; write class {view.__name__}(FeatureView, key=…).")
     if len(by := a.by or view.key) != len(view.key): raise ContractError(f"{view.__name__}.{name}: by={', '.join(by)} cannot be matched with the key {', '.join(view.key)}, field by field.")
     for k in by:
+        if isinstance(a.stream.fields.get(k), Time): raise ContractError(f"{view.__name__}.{name}: {k!r} is a time, and a moment is no entity.")
         if k not in a.stream.fields: raise ContractError(f"{view.__name__}.{name}: stream {a.stream.__name__} has no field {k!r} to group by; where it has another name there, say by=….")
         if a.stream.fields[k].optional: raise ContractError(f"{view.__name__}.{name}: {k!r} may be missing in {a.stream.__name__}, and nobody's events are nobody's past; a key must not be optional.")
 
@@ -61,6 +91,9 @@ class Column:
     kind: str
     field: str = ""
     of: tuple[Condition, ...] = ()  # for `is`: the number of events that meet these
+
+    @property
+    def identity(self) -> list[Any]: return [self.kind, self.field, [c.identity for c in self.of]]
 
 
 _COLUMNS = dict(count=(), since_last=(), sum=("sum",), mean=("sum",), std=("sum", "square"), share=("is",), min=("min",), max=("max",), first=("first",), last=("last",), distinct=("distinct",))
@@ -79,7 +112,7 @@ class Series:
     def id(self) -> str:
         "Equal for series that hold the same."
         fields = sorted({*self.by, *(c.field for c in self.columns if c.field)})
-        return json.dumps([self.stream.name, self.by, [str(c) for c in self.where], [[c.kind, c.field, [str(o) for o in c.of]] for c in self.columns], [_stored_as(self.stream, n) for n in fields]])
+        return json.dumps([self.stream.name, self.by, [c.identity for c in self.where], [c.identity for c in self.columns], [_stored_as(self.stream, n) for n in fields]], default=str)
 
     @cached_property
     def _hash(self) -> int: return hash((self.stream, self.key, self.by, self.where, self.columns))
@@ -229,8 +262,10 @@ def _columns(a: Aggregate) -> tuple[Column, ...]: return tuple(Column(k, a.measu
 def _aggregates(view: type[FeatureView], name: str, a: Aggregate, series: Series) -> list[Feature]:
     "One feature a window."
     dtype, unit, factor, words = _value_of(a)
-    says = _SAYS[a.kind].format(s=a.stream.name, m=a.measure, of=" and ".join(map(str, a.of))) + "".join(f", {c}," for c in a.where)
-    return [Feature(f"{view.__name__.lower()}_{name}_{w}", dtype, a.kind, window_us(w), series, _columns(a), factor, words, a.empty, None, f"{says} of the same {', '.join(view.key)} within {w}", unit) for w in a.over]
+    spoken = lambda conditions: " and ".join(c.says(a.stream.fields[c.field]) for c in conditions)
+    says = _SAYS[a.kind].format(s=a.stream.name, m=a.measure, of=spoken(a.of)) + (f" ({spoken(a.where)})" if a.where else "")
+    who = f"of the same {', '.join(view.key)}" if a.by in ((), view.key) else f"in which the {', '.join(view.key)} is {', '.join(a.by)}"
+    return [Feature(f"{view.__name__.lower()}_{name}_{w}", dtype, a.kind, window_us(w), series, _columns(a), factor, words, a.empty, None, f"{says} {who} within {w}", unit) for w in a.over]
 
 # %% ../nbs/04_features.ipynb #9256e615
 def as_request(
@@ -289,6 +324,7 @@ class FeatureSet:
         request: type[Stream],             # the stream that is decided on
         views: Sequence[type[FeatureView]],
     ):
+        _check_set(request, views)
         self.request, self.views, self.features = request, list(views), []
         shared = _shared(views)
         for view in views:
@@ -350,6 +386,17 @@ class FeatureSet:
         return pl.DataFrame([dict(feature=f.name, type=kinds(f), unit=f.unit, nothing=f.nothing, meaning=f.doc + (f": {', '.join(f.words)}" if f.words else "")) for f in self.features])
 
 # %% ../nbs/04_features.ipynb #cde38872
+def _check_set(request: Any, views: Any) -> None:
+    "Is this a stream, and are these views of its requests?"
+    if not (isinstance(request, type) and issubclass(request, Stream)): raise ContractError(f"FeatureSet: requests are of a Stream, not {request!r}.")
+    if not isinstance(views, (list, tuple)) or not views: raise ContractError(f"FeatureSet: give its views as a list, as in FeatureSet({request.__name__}, [Customer, Terminal]).")
+    for v in views:
+        if not (isinstance(v, type) and issubclass(v, FeatureView)): raise ContractError(f"FeatureSet: {v!r} is no FeatureView.")
+        if not v.members: raise ContractError(f"FeatureSet: {v.__name__} has no features.")
+    streams = {request, *(a.stream for v in views for a in v.members.values() if isinstance(a, Aggregate))}
+    if twice := [n for n, k in Counter(s.name for s in streams).items() if k > 1]: raise ContractError(f"FeatureSet: there are several streams called {twice[0]!r}, and they would share a log; rename one.")
+
+
 def _check_key(request: type[Stream], view: type[FeatureView]) -> None:
     "Do requests and streams carry the entity, in the same type?"
     for k in view.key:
@@ -364,24 +411,27 @@ def _row_feature(features: FeatureSet, view: type[FeatureView], name: str, expr:
     "An expression as a feature, its type found by Polars; refused where it cannot be one."
     columns = {**dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema), **{f.name: f.dtype for f in features.features}}
     full, said = "_".join([view.__name__.lower()]*bool(view.key) + [name]), f"{view.__name__}.{name}"
+    if unknown := sorted(set(expr.meta.root_names()) - set(columns)): raise ContractError(f"{said}: reads {unknown[0]!r}, which is neither a field of {features.request.__name__} nor a feature that comes before it. There are {', '.join(columns)}.")
     try: dtype = pl.LazyFrame(schema=columns).select(expr.alias(full)).collect_schema()[full]
-    except pl.exceptions.PolarsError as e: raise ContractError(f"{said}: {str(e).splitlines()[0]}. Known here: {', '.join(columns)}.") from None
+    except pl.exceptions.PolarsError as e: raise ContractError(f"{said}: {str(e).splitlines()[0]}.") from None
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)): raise ContractError(f"{said} is of type {dtype}; a feature is a number, a flag or a category (cast it to pl.Enum with its vocabulary).")
     if narrow := wraps(expr, columns): raise ContractError(f"{said}: {narrow} is computed in a type of less than 64 bits and would wrap without a word; cast its parts to pl.Int64 first.")
     words = tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
-    return Feature(full, dtype, expr=expr, words=words, doc=f"{(view.__doc__ or '').strip().splitlines()[0] if view.__doc__ else ''} {_readable(expr)}".strip(), unit="category" if words else "flag" if dtype == pl.Boolean else "")
+    return Feature(full, dtype, expr=expr, words=words, doc=": ".join([*(s.rstrip(".") for s in (view.__doc__ or "").strip().splitlines()[:1]), _readable(expr)]), unit="category" if words else "flag" if dtype == pl.Boolean else "")
 
 # %% ../nbs/04_features.ipynb #4636524c
 def _group(view: type[FeatureView], a: Aggregate) -> tuple: return a.stream, view.key, a.by or view.key, a.where
 
 
 def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
-    "One series for all aggregates of the same events, with all the columns they need."
-    wanted: dict[tuple, set[Column]] = {}
+    "One series for all aggregates of the same events, with all the columns they need; whoever asks, and by whatever name, the state holds it once."
+    groups, wanted = [], dict[tuple, set[Column]]()
     for view in views:
         for a in view.members.values():
-            if isinstance(a, Aggregate): wanted.setdefault(_group(view, a), set()).update(_columns(a))
-    return {(stream, key, by, where): Series(stream, key, by, where, tuple(sorted(columns, key=str))) for (stream, key, by, where), columns in wanted.items()}
+            if not isinstance(a, Aggregate): continue
+            groups.append(_group(view, a)); stream, _, by, where = groups[-1]
+            wanted.setdefault((stream, by, where), set()).update(_columns(a))
+    return {(stream, key, by, where): Series(stream, key, by, where, tuple(sorted(wanted[stream, by, where], key=str))) for stream, key, by, where in groups}
 
 
 def _in_levels(features: list[Feature]) -> list[list[pl.Expr]]:
@@ -397,7 +447,9 @@ def _finite(f: Feature) -> pl.Expr:
     return (pl.when(f.expr.is_finite()).then(f.expr) if f.dtype.is_float() else f.expr).alias(f.name)
 
 
-def _readable(expr: pl.Expr) -> str: return str(expr).replace('col("', "").replace('")', "").replace("dyn int: ", "").replace("dyn float: ", "").strip("[]")
+def _readable(expr: pl.Expr) -> str:
+    said = re.sub(r'col\("([^"]*)"\)', r"\1", str(expr)).replace("dyn int: ", "").replace("dyn float: ", "")
+    return said[1:-1] if said.startswith("[") and said.endswith("]") else said
 
 # %% ../nbs/04_features.ipynb #0a4ac1f5
 def _said(features: FeatureSet) -> list[Any]:
@@ -410,8 +462,8 @@ def _identity(f: Feature) -> str:
     "What a feature's values depend on, as text."
     if f.expr is not None: return json.dumps([f.name, f.expr.meta.serialize(format="json")])
     s = f.series
-    said = [s.stream.name, s.key, s.by, [str(c) for c in s.where], [[c.kind, [str(o) for o in c.of]] for c in f.columns]]
-    return json.dumps([f.name, f.kind, f.window, f.factor, f.words, f.empty, *said, [_stored_as(s.stream, n) for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})]])
+    said = [s.stream.name, s.key, s.by, [c.identity for c in s.where], [c.identity for c in f.columns]]
+    return json.dumps([f.name, f.kind, f.window, f.factor, f.words, f.empty, *said, [_stored_as(s.stream, n) for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})]], default=str)
 
 
 def _digest(said: list[Any]) -> str: return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
@@ -459,6 +511,7 @@ def _in_blocks(features: FeatureSet, series: Series, events: pl.DataFrame, reque
         if not mine_r.any(): continue
         rows.append(np.flatnonzero(mine_r))
         parts.append(pl.DataFrame(_of_series(features, series, events.filter(pl.Series(mine_e)), requests.filter(pl.Series(mine_r)))))
+    if not parts: return _of_series(features, series, events.clear(), requests)
     return pl.concat(parts).with_columns(_row=np.concatenate(rows)).sort("_row").drop("_row").get_columns()
 
 # %% ../nbs/04_features.ipynb #7e6ee8b2

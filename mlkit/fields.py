@@ -79,7 +79,8 @@ class Fixed(Field):
     summable: ClassVar[bool] = True
 
     def __post_init__(self):
-        if not 0 <= self.places <= 9: raise ContractError(f"Fixed takes 0 to 9 places, not {self.places}.")
+        if type(self.places) is not int or not 0 <= self.places <= 9: raise ContractError(f"Fixed takes 0 to 9 places, not {self.places!r}.")
+        if not self.low <= self.high: raise ContractError(f"Fixed: there is no amount from low={self.low} to high={self.high}.")
         if max(abs(self.low), abs(self.high))*10**self.places > 2**53:
             raise ContractError(f"bounds {self.low}..{self.high} at {self.places} places do not fit a float64 exactly; narrow them.")
 
@@ -127,6 +128,9 @@ class Text(Field):
     "Text of bounded length; as a key, it names an entity."
     longest: int = 200
 
+    def __post_init__(self):
+        if self.longest < 1: raise ContractError(f"Text(longest={self.longest}): no text would fit.")
+
     def problems(self, name: str) -> list[Problem]:
         return [(pl.col(name).str.len_bytes() > self.longest, f"longer than {self.longest} bytes"), (pl.col(name) == "", "empty")]
 
@@ -161,7 +165,7 @@ class Category(Field):
     values: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if len(set(self.values)) < len(self.values) or not all(isinstance(v, str) and v for v in self.values):
+        if isinstance(self.values, str) or not self.values or len(set(self.values)) < len(self.values) or not all(isinstance(v, str) and v for v in self.values):
             raise ContractError(f"a Category's values are different, non-empty words, not {self.values!r}.")
 
     def code(self, value: Any) -> int|None: return self.values.index(value) if value in self.values else None

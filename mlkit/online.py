@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl, hashlib, json, os, shutil, struct
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
@@ -66,8 +66,9 @@ class Layout:
         self.previous = [c for c in series.columns if c.kind == "distinct"]                       # time of the same value's occurrence before
         self.ranged = sorted({c.field for c in series.columns if c.kind in ("min", "max")})
         self.totals = len(self.runs) + 2*len(self.wide)
-        self.head, self.columns = 2 + self.totals, self.totals + len(self.raw) + len(self.previous)
         self.width = len(self.runs) + len(self.wide)  # of an event's totals, whole
+        self.head, self.columns = 2 + 2*self.width, self.totals + len(self.raw) + len(self.previous)
+        self.nothing = (0,)*len(series.columns)
         self.plain = not (self.wide or self.raw or self.previous)
         self.ceilings = any(c.kind == "first" for c in series.columns)
         self.order = [self.runs.index(c) for c in series.columns] if self.plain else []
@@ -81,14 +82,14 @@ class Layout:
     def before(self, c: Column) -> int: return self.totals + len(self.raw) + self.previous.index(c)
 
     def flat(self, totals: list[int]) -> list[int]:
-        "Totals as they are stored: those of 128 bits in two numbers."
+        "Totals within a chunk as they are stored: those of squares in two numbers."
         r = len(self.runs)
-        return [*totals[:r], *(h for x in totals[r:] for h in _halves(x))] if self.wide else totals
+        return [*totals[:r], *_split(totals[r:])] if self.wide else totals
 
     def whole(self, stored: Sequence[int]) -> list[int]:
         "The inverse."
-        if not self.wide: return list(stored)
-        return [*stored[:len(self.runs)], *(_whole(stored[k], stored[k+1]) for k in range(len(self.runs), self.totals, 2))]
+        r = len(self.runs)
+        return [*stored[:r], *_joined_up(stored[r:])] if self.wide else list(stored)
 
 
 @lru_cache(4096)
@@ -105,6 +106,8 @@ def _halves(n: int) -> tuple[int, int]:
 
 
 def _whole(low: int, high: int) -> int: return (high << 64) | (low & (2**64 - 1))
+def _split(totals: Iterable[int]) -> list[int]: return [h for n in totals for h in _halves(n)]
+def _joined_up(stored: Sequence[int]) -> list[int]: return [_whole(stored[k], stored[k+1]) for k in range(0, len(stored), 2)]
 
 # %% ../nbs/05_online.ipynb #fd49e405
 class Chunk:
@@ -118,13 +121,13 @@ class Chunk:
     def read(cls, plan: Layout, value: memoryview) -> Chunk:
         "From a stored record."
         v, h = array("q", value.tobytes()), plan.head
-        return cls(plan, v[h], v[1], plan.whole(v[2:h]), [v[a:a + v[0]] for a in range(h, len(v), v[0])])
+        return cls(plan, v[h], v[1], _joined_up(v[2:h]), [v[a:a + v[0]] for a in range(h, len(v), v[0])])
 
-    def pack(self) -> bytes: return b"".join([array("q", [len(self.times), self.before, *self.plan.flat(self.base)]).tobytes(), *(c.tobytes() for c in self.columns)])
+    def pack(self) -> bytes: return b"".join([array("q", [len(self.times), self.before, *_split(self.base)]).tobytes(), *(c.tobytes() for c in self.columns)])
 
     def totals(self, i: int) -> list[int]:
         "Totals of the first i events."
-        return self.plan.whole([c[i-1] for c in self.columns[2:self.plan.head]]) if i else [0]*self.plan.width
+        return self.plan.whole([c[i-1] for c in self.columns[2:2 + self.plan.totals]]) if i else [0]*self.plan.width
 
     def find(self, t: int, seq: int) -> int:
         "Where an event is, or would be."
@@ -145,11 +148,11 @@ class Chunk:
         "Set one value of an event that is there."
         m = self.plan.width
         if column < m: self.raise_totals(at, [value - self.totals(at + 1)[column] + self.totals(at)[column] if k == column else 0 for k in range(m)])
-        else: self.columns[self.plan.head + column - m][at] = value
+        else: self.columns[2 + self.plan.totals + column - m][at] = value
 
     def raise_totals(self, at: int, by: list[int]) -> None:
         "Add to the running totals from an event on."
-        columns = self.columns[2:self.plan.head]
+        columns = self.columns[2:2 + self.plan.totals]
         for i in range(at, len(self.times)):
             for c, v in zip(columns, self.plan.flat([a + b for a, b in zip(self.totals(i + 1), by)])): c[i] = v
 
@@ -199,9 +202,9 @@ class Reader:
         plan, entity = layout(series), entity_bytes(key)
         prefix, m, h = series.tag + b"\x00" + entity, len(plan.runs), plan.head
         chunk = self.floor(prefix, t)
-        if chunk is None: return 0, [(0, _NOTHING[:len(series.columns)])]*len(lengths)
+        if chunk is None: return 0, [(0, plan.nothing)]*len(lengths)
         n = chunk[0]; j = bisect_left(chunk, t, h, h + n) - h
-        stop, ends = chunk[1] + j, [chunk[2 + k] + chunk[h + (2 + k)*n + j - 1] for k in range(m)]
+        stop, ends = chunk[1] + j, [_whole(chunk[2 + 2*k], chunk[3 + 2*k]) + chunk[h + (2 + k)*n + j - 1] for k in range(m)]
         answers: list[tuple[int, Sequence[int]]] = []
         for w in lengths:
             c, edge = chunk, t - w
@@ -209,13 +212,10 @@ class Reader:
             if c is None: count, sums, i = stop, list(ends), 0
             else:
                 n2 = c[0]; i = bisect_right(c, edge, h, h + n2) - h
-                count, sums = stop - c[1] - i, [ends[k] - c[2 + k] - c[h + (2 + k)*n2 + i - 1] for k in range(m)]
+                count, sums = stop - c[1] - i, [ends[k] - _whole(c[2 + 2*k], c[3 + 2*k]) - c[h + (2 + k)*n2 + i - 1] for k in range(m)]
             if plan.plain: answers.append((count, [sums[k] for k in plan.order]))
             else: answers.append((count, _Facts(self, plan, entity, t, edge, chunk, j, c, i, count, sums).all()))
         return chunk[h + j - 1], answers
-
-
-_NOTHING = (0,)*64
 
 # %% ../nbs/05_online.ipynb #554e0a45
 class _Span:
@@ -263,7 +263,8 @@ class _Facts(_Span):
 
     def _square(self, c: Column) -> int:
         k, h = self.plan.column(c), self.plan.head
-        upto = lambda v, i: _whole(v[2 + k], v[3 + k]) + (_whole(v[h + (2 + k)*v[0] + i - 1], v[h + (3 + k)*v[0] + i - 1]) if i else 0)
+        base = 2 + 2*(len(self.plan.runs) + self.plan.wide.index(c))
+        upto = lambda v, i: _whole(v[base], v[base + 1]) + (_whole(v[h + (2 + k)*v[0] + i - 1], v[h + (3 + k)*v[0] + i - 1]) if i else 0)
         return upto(self.right, self.j) - (0 if self.left is None else upto(self.left, self.i))
 
     def _last(self, c: Column) -> int:
@@ -362,7 +363,6 @@ def _rewrite(e: Entity) -> list[tuple[int|None, list[Chunk]]]:
             continue
         before, base, value = _reheaded(e.plan, stored, before, base)
         if value != stored: e.writer.put(e.prefix, key, value)
-        elif key > max(k for k in e.dirty if k is not None): break
     return changes
 
 
@@ -377,12 +377,12 @@ def _reheaded(plan: Layout, stored: bytes, before: int, base: list[int]) -> tupl
     v, h = memoryview(stored).cast("q"), plan.head
     n = v[0]
     ends = plan.whole([v[h + (3 + k)*n - 1] for k in range(plan.totals)])
-    return before + n, [a + b for a, b in zip(base, ends)], array("q", [n, before, *plan.flat(base)]).tobytes() + stored[8*h:]
+    return before + n, [a + b for a, b in zip(base, ends)], array("q", [n, before, *_split(base)]).tobytes() + stored[8*h:]
 
 # %% ../nbs/05_online.ipynb #fc1ab3c2
 def _summary(plan: Layout, c: Chunk) -> list[int]:
     "Smallest and largest value of each measure in a chunk."
-    return [e for f in plan.ranged for values in [c.columns[plan.head + plan.raw.index(f)]] for e in (min(values), max(values))]
+    return [e for f in plan.ranged for values in [c.columns[2 + plan.totals + plan.raw.index(f)]] for e in (min(values), max(values))]
 
 
 def _joined(entries: list[tuple[int, list[int]]]) -> list[int]:
@@ -653,12 +653,14 @@ def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int,
     bounds = [(e, a, b) for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)])) for a, b in _cuts(times, begin, end, CHUNK)]
     starts = np.repeat([a for _, a, _ in bounds], [b - a for _, a, b in bounds])
     locals_ = [h for q in wide for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))]
-    heads = [h for q in wide for h in _wide_halves(q.gather([a for _, a, _ in bounds]) - q.gather([int(begins[e]) for e, _, _ in bounds]))]
     nodes: list[tuple[int, list[int]]] = []
+    base: list[int] = []
     for i, (e, a, b) in enumerate(bounds):
-        begin = int(begins[e])
-        head = [b - a, a - begin, *(int(r[a]) - int(r[begin]) for r in running), *(int(h[i]) for h in heads)]
-        parts = [np.array(head, np.int64), times[a:b], seqs[a:b], *(r[a+1:b+1] - r[a] for r in running), *(h[a:b] for h in locals_), *(o[a:b] for o in other)]
+        if a == begins[e]: base = [0]*plan.width
+        head = [b - a, a - int(begins[e]), *_split(base)]
+        totals = [*(r[a+1:b+1] - r[a] for r in running), *(h[a:b] for h in locals_)]
+        base = [x + y for x, y in zip(base, plan.whole([int(c[-1]) for c in totals]))]
+        parts = [np.array(head, np.int64), times[a:b], seqs[a:b], *totals, *(o[a:b] for o in other)]
         entity = entity_bytes(entities[e])
         yield series.tag + b"\x00" + entity, int(times[a]), np.concatenate(parts).astype(np.int64, copy=False).tobytes()
         if not plan.ranged: continue

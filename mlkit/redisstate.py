@@ -153,7 +153,7 @@ class RedisWriter(Writer):
     def __init__(self, store: RedisStore, meta: dict[str, Any]):
         self.store, self.meta = store, meta
         self.known: dict[bytes, tuple[int, dict[int, bytes]]] = {}   # prefix -> (from this time on, all records)
-        self.changed: dict[tuple[bytes, int], bytes|None] = {}
+        self.changed: dict[bytes, dict[int, bytes|None]] = {}        # prefix -> time -> the record, or None where it is gone
 
     def position(self) -> dict[str, Any]: return self.meta
     def note(self, meta: dict[str, Any]) -> None: self.meta = meta
@@ -168,9 +168,8 @@ class RedisWriter(Writer):
     def _learn(self, prefix: bytes, last: list[bytes], rest: list[bytes]) -> None:
         "Take in the last record up to a time, and all after it; what was changed here stays as it is."
         records = {int(struct.unpack(">Q", m[:8])[0]) - 2**63: m[8:] for m in [*last, *rest]}
-        held = {**records, **self.known.get(prefix, (0, {}))[1]}
-        held = {t: v for t, v in held.items() if self.changed.get((prefix, t), v) is not None}
-        self.known[prefix] = (min(records) if last else NEVER, held)
+        held = {**records, **self.known.get(prefix, (0, {}))[1], **self.changed.get(prefix, {})}
+        self.known[prefix] = (min(records) if last else NEVER, {t: v for t, v in held.items() if v is not None})
 
     def _from(self, prefix: bytes, t: int) -> dict[int, bytes]:
         "All records of a prefix from the last one up to t on."
@@ -193,16 +192,20 @@ class RedisWriter(Writer):
         return iter([memoryview(held[k]).cast("q") for k in sorted(held) if k >= t])
 
     def put(self, prefix: bytes, t: int, value: bytes) -> None:
-        self.changed[prefix, t] = value
+        self.changed.setdefault(prefix, {})[t] = value
         if prefix in self.known: self.known[prefix][1][t] = value
 
     def delete(self, prefix: bytes, t: int) -> None:
-        self.changed[prefix, t] = None
+        self.changed.setdefault(prefix, {})[t] = None
         if prefix in self.known: self.known[prefix][1].pop(t, None)
+
+    def _changes(self) -> Iterator[tuple[bytes, int, bytes|None]]:
+        for prefix, records in self.changed.items():
+            for t, value in records.items(): yield prefix, t, value
 
     def send(self, pipe: Any) -> None:
         "Everything that changed, as commands."
-        for (prefix, t), value in self.changed.items():
+        for prefix, t, value in self._changes():
             name = self.store.key(prefix)
             pipe.zremrangebylex(name, b"[" + _at(t), b"(" + _at(t + 1))
             if value is not None: pipe.zadd(name, {_at(t) + value: 0})
@@ -211,16 +214,19 @@ class RedisWriter(Writer):
 # %% ../nbs/05c_redis.ipynb #5ea10231
 class _Filler(RedisWriter):
     "Writes a whole generation."
+    waiting = 0  # records
+
     def put(self, prefix: bytes, t: int, value: bytes) -> None:
-        self.changed[prefix, t] = value
-        if len(self.changed) >= 10_000: self.flush()
+        self.changed.setdefault(prefix, {})[t] = value
+        self.waiting += 1
+        if self.waiting >= 10_000: self.flush()
 
     def flush(self) -> None:
         with answering(), self.store.redis.pipeline(transaction=False) as pipe:
-            for (prefix, t), value in self.changed.items(): pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
+            for prefix, t, value in self._changes(): pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
             pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
             pipe.execute()
-        self.changed.clear()
+        self.changed.clear(); self.waiting = 0
 
 
 def load_redis(

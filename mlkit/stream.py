@@ -91,6 +91,8 @@ class Follower:
             run = fresh.filter(pl.col("seq") > at).sort("seq")
             if follows_on(run, at): return apply(self.store, stream, run)
         table = self.table(stream)
+        end = -1 if table is None else (table.transaction_version("seq") or 0) - 1
+        if at > end: raise StateError(f"the online state at {self.store.folder} holds the {stream.name} events up to seq {at}, and the log {self.logs[stream].uri} ends at {end}: it is not of this log. Make it anew with `mlkit backfill --state`.")
         while (rows := tail(self.logs[stream], at, table=table) if table is not None else pl.DataFrame()).height:
             new += apply(self.store, stream, rows)
             at += rows.height
@@ -189,6 +191,18 @@ def _mark(path: Path|int) -> tuple[int, ...]|None:
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 
+def _being_written(file: int) -> bool:
+    "Has any process a file open for writing? Linux tells by refusing a lease on it; where it has no leases, only time tells (`settle`)."
+    if not hasattr(fcntl, "F_SETLEASE"): return False
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # a writer that comes now is announced by a signal that nobody minds
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError: return True
+    except OSError: return False
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
 def _dropped(folder: Path) -> list[tuple[str, float]]:
     "Names of the files in a folder in order, and since when they are as they are."
     found = []
@@ -235,7 +249,7 @@ class FolderSource:
         formats: Sequence[SourceFormat]=(),  # or be of one of these formats
         settle: float=1.0,                   # a file is complete when it has not changed for so many seconds
     ):
-        self.inbox, self.settle, self.notices, self.queue = Path(inbox), settle, list[str](), deque[str]()
+        self.inbox, self.settle, self.notices, self.queue, self.told = Path(inbox), settle, list[str](), deque[str](), set[str]()
         self.formats = [*formats, *(SourceFormat(s.name, s, {c: c for c in s.fields}, lenient=True) for s in streams)]
         self.title = f"files dropped in {self.inbox}"
         for folder in ("done", "rejected"): (self.inbox/folder).mkdir(parents=True, exist_ok=True)
@@ -252,10 +266,12 @@ class FolderSource:
         "Claim a file and read it; None where that cannot be."
         try: file = open(path, "rb")
         except FileNotFoundError: return None
+        except OSError as e: self._leave(path, f"it cannot be read ({e.strerror})"); return None
         seen, batch = _mark(file.fileno()), None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _mark(path) != seen: return None
+            if _being_written(file.fileno()): self._leave(path, "somebody is still writing it"); return None
             try: batch = read_file(path, self.formats)
             except (SourceError, ContractError) as e:
                 if _mark(path) == seen: self.notices.append(_reject(path, str(e)))
@@ -266,6 +282,10 @@ class FolderSource:
         except BlockingIOError: return None  # another consumer has it
         finally:
             if batch is None or batch.handle is None: file.close()
+
+    def _leave(self, path: Path, why: str) -> None:
+        "Say once why a file stays where it is."
+        if path.name not in self.told: self.told.add(path.name); self.notices.append(f"{path.name} stays in the inbox: {why}")
 
     def done(self, batch: Batch) -> None:
         "Move the file to `done/`, unless it changed since it was read."
@@ -289,7 +309,7 @@ def _entry(fields: dict[bytes, bytes]|None, streams: dict[str, type[Stream]]) ->
     "An entry's stream and event, and what is wrong with it."
     if not fields: return None, {}, "deleted from Redis before it was read"
     stream = streams.get(fields.get(b"stream", b"").decode(errors="replace"))
-    if stream is None: return None, {}, f"stream: not one of {', '.join(streams)}"
+    if stream is None: return None, {}, f"stream: {fields.get(b'stream', b'').decode(errors='backslashreplace')!r} is not one of {', '.join(streams)}"
     try: event = orjson.loads(fields.get(b"event", b""))
     except orjson.JSONDecodeError as e: return None, {}, f"event: not JSON ({e})"
     if not isinstance(event, dict): return None, {}, "event: not a JSON object"
@@ -307,7 +327,8 @@ def decode(
     for number, fields in entries:
         digest.update(repr((number, sorted((fields or {}).items()))).encode())
         stream, event, wrong = _entry(fields, streams)
-        seen = dict(key=key, entry=number.decode(), **{k: (fields or {}).get(k.encode(), b"").decode(errors="replace") for k in ("stream", "event")}, reason=wrong)
+        given = {k.decode(errors="backslashreplace"): v.decode(errors="backslashreplace") for k, v in (fields or {}).items()}
+        seen = dict(key=key, entry=number.decode(), stream=given.pop("stream", ""), event=given.pop("event", ""), other=orjson.dumps(given).decode() if given else "", reason=wrong)
         if stream is None: unread.append(seen)
         elif wrong: odd.setdefault(stream, []).append(seen)
         else: rows.setdefault(stream, []).append({c: _text(event.get(c)) for c in stream.fields})
@@ -388,7 +409,7 @@ def _asking(source: RedisSource) -> Iterator[None]:
     try: yield
     except redis.RedisError as e:
         source.joined = False
-        raise StreamError(f"Redis at {source.address} does not answer as it should: {type(e).__name__}: {e}") from None
+        raise StreamError(f"Redis at {source.address} does not answer as it should: {type(e).__name__}: {e}. Is it running, and does MLKIT_REDIS_URL say how to reach it (redis://user:password@host:port/db)?") from None
 
 
 def _join(source: RedisSource) -> None:
@@ -515,7 +536,7 @@ class Metrics:
     def serve(self, port: int) -> Any:
         "Answer scrapes on the loopback interface; returns the server."
         try: return start_http_server(port, addr="127.0.0.1", registry=self.registry)[0]
-        except OSError as e: raise StreamError(f"metrics cannot be served on port {port}: {e.strerror}; choose another with --metrics-port.") from e
+        except (OSError, OverflowError) as e: raise StreamError(f"metrics cannot be served on port {port}: {getattr(e, 'strerror', e)}; choose another with --metrics-port.") from e
 
 # %% ../nbs/05a_stream.ipynb #76acabeb
 class Consumer:

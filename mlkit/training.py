@@ -215,7 +215,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(storage=f"sqlite:///{storage}", study_name=study_name, direction="maximize", load_if_exists=True,
                                 sampler=optuna.samplers.TPESampler(seed=recipe.seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=4))
-    if not study.trials: study.enqueue_trial({**START, "min_child_weight": 1.0, "subsample": 1.0, "colsample_bytree": 1.0})
+    if not any(t.state.name in ("WAITING", "COMPLETE", "PRUNED") for t in study.trials): study.enqueue_trial({**START, "min_child_weight": 1.0, "subsample": 1.0, "colsample_bytree": 1.0})
 
     def objective(trial: Any) -> float:
         def stop(fold: int, ap: float) -> None:
@@ -223,7 +223,8 @@ def tune(
             if trial.should_prune(): raise optuna.TrialPruned()
         return backtest(replace(recipe, params=_suggest(trial)), data, names, entity, threads, stop, cluster).mean("ap")
 
-    done = lambda: sum(t.state.is_finished() for t in study.trials)
+    came_to_an_end = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # one that failed is no trial: it is made up for
+    done = lambda: len(study.get_trials(deepcopy=False, states=came_to_an_end))
     while (n := done()) < trials:
         progress(n, trials, f"trial {n + 1} of {trials}" + (f", best AP {study.best_value:.3f}" if n else ""))
         study.optimize(objective, n_trials=1)

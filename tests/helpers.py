@@ -103,6 +103,16 @@ class Row(FeatureView):
 
 FEATURES = FeatureSet(Pay, [Who, Place, Pair, Row])
 
+
+
+def view(members: dict[str, Any], key: Any="who", name: str="Who") -> type[FeatureView]: return type(name, (FeatureView,), members, key=key)
+
+
+def pays(n: int, **columns: Any) -> pl.DataFrame:
+    "Payments an hour apart; a column is a function of the payment's number."
+    plain = dict(who=lambda i: 1, place=lambda i: "a", amount=lambda i: i, online=lambda i: True, kind=lambda i: "card")
+    return pl.DataFrame([dict(event_id=f"p{i:04}", event_time=DAWN + timedelta(hours=i)) | {k: f(i) for k, f in (plain | columns).items()} for i in range(n)], schema=Pay.schema())
+
 # %% Generated streams
 
 STEPS = [timedelta(0), timedelta(microseconds=1), timedelta(seconds=7), timedelta(minutes=20), timedelta(hours=1), timedelta(hours=1, microseconds=-1),
@@ -111,7 +121,7 @@ AMOUNTS = st.one_of(st.sampled_from([0, 1, 100_000_000]), st.integers(0, 100_000
 
 
 @st.composite
-def pays(draw: Any, most: int=24) -> pl.DataFrame:
+def some_pays(draw: Any, most: int=24) -> pl.DataFrame:
     "Stored payments in order of time, with ties, and windows hit exactly and by a microsecond."
     steps = draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=most))
     at, rows = DAWN, []
@@ -138,7 +148,7 @@ def outcomes(draw: Any, payments: pl.DataFrame) -> pl.DataFrame:
 @st.composite
 def worlds(draw: Any, most: int=24) -> dict[type[Stream], pl.DataFrame]:
     "Payments and what became known of them."
-    payments = draw(pays(most))
+    payments = draw(some_pays(most))
     return {Pay: payments, Outcome: draw(outcomes(payments))}
 
 

@@ -33,9 +33,9 @@ REFUSED = {
     "the next row": (lambda: moment(pl.col("amount").shift(-1)), "other rows"),
     "a label in the request": (lambda: moment(pl.col("bad")), "bad"),
     "a feature defined later": (lambda: FeatureSet(Pay, [type("A", (FeatureView,), {"a": pl.col("b")}), type("B", (FeatureView,), {"b": pl.col("amount")*2})]), "b"),
-    "a measure that is no number": (lambda: Pay.sum("place", over=["1d"]), "Text has none"),
-    "the largest of a flag": (lambda: Pay.max("online", over=["1d"]), "Flag has none"),
-    "the last of a text": (lambda: Pay.last("place", over=["1d"]), "Text has none"),
+    "a measure that is no number": (lambda: Pay.sum("place", over=["1d"]), "is a Text, and"),
+    "the largest of a flag": (lambda: Pay.max("online", over=["1d"]), "is a Flag, and max takes Fixed"),
+    "the last of a text": (lambda: Pay.last("place", over=["1d"]), "is a Text, and"),
     "a word that is not in the vocabulary": (lambda: Pay.count(over=["1d"], where=dict(kind="cheque")), "must be one of card, cash"),
     "an amount compared with text": (lambda: Pay.count(over=["1d"], where=dict(amount="much")), "must be a number"),
     "an order of words": (lambda: Pay.count(over=["1d"], where=dict(kind=at_least(3))), "has an order"),
@@ -55,6 +55,44 @@ REFUSED = {
     "eight bits": (lambda: moment(pl.col("event_time").dt.hour()*60), "cast its parts to pl.Int64"),
     "eight bits further down": (lambda: moment((pl.col("event_time").dt.minute() + 100) > 3), "cast its parts to pl.Int64"),
     "a sum beyond 64 bits": (lambda: Strange.sum("sum", over=["1d"]), "overflow 64 bits"),
+    "windows that are not given": (lambda: Pay.count(), "which windows"),
+    "windows that are no list": (lambda: Pay.count(over="7d"), "which windows"),
+    "a window in other digits": (lambda: Pay.count(over=["²d"]), "whole number"),
+    "an option that is not there": (lambda: Pay.count(over=["1d"], wher=dict(online=True)), "no option 'wher'"),
+    "a condition in words": (lambda: Pay.count(over=["1d"], where="kind=card"), "as a dict"),
+    "a condition as an expression": (lambda: Pay.count(over=["1d"], where=pl.col("online")), "as a dict"),
+    "a bound that is not given": (lambda: Pay.count(over=["1d"], where=dict(amount=at_least(None))), "present()"),
+    "a bound that has more decimals": (lambda: Pay.count(over=["1d"], where=dict(amount=at_least(1.005))), r"at_least\(1.005\)"),
+    "a share that is not said": (lambda: Pay.share(over=["1d"]), "of what"),
+    "a mean of nothing": (lambda: Pay.mean(over=["1d"]), "of which field"),
+    "a mean of a number": (lambda: Pay.mean(3, over=["1d"]), "of which field"),
+    "no amounts at all": (lambda: Fixed(low=5, high=1), "no amount from"),
+    "bounds that are no numbers": (lambda: Fixed(high=float("nan")), "no amount from"),
+    "places in words": (lambda: Fixed(places="2"), "0 to 9 places"),
+    "no words at all": (lambda: Category("kind"), "non-empty words"),
+    "words that are letters": (lambda: Category("kind", values="abc"), "non-empty words"),
+    "a text of no length": (lambda: Text(longest=0), "no text would fit"),
+    "a field without parentheses": (lambda: type("Sale", (Stream,), dict(who=Text)), r"write Text\(\)"),
+    "a field of Polars' types": (lambda: type("Sale", (Stream,), dict(who=pl.Int64)), "is no field"),
+    "a column of the log": (lambda: type("Sale", (Stream,), dict(seq=Key())), "column of the log"),
+    "an aggregate without parentheses": (lambda: view(dict(n=Pay.count)), r"write Pay.count\(over="),
+    "a list of aggregates": (lambda: view(dict(n=[Pay.count(over=["1d"])])), "is no feature"),
+    "a number as a feature": (lambda: view(dict(n=5)), "is no feature"),
+    "a number as a key": (lambda: view(dict(n=Pay.count(over=["1d"])), key=3), "as text"),
+    "a field twice in a key": (lambda: view(dict(n=Pay.count(over=["1d"])), key=("who", "who")), "twice"),
+    "a moment as an entity": (lambda: view(dict(n=Pay.count(over=["1d"])), key="event_time"), "no entity"),
+    "several columns": (lambda: moment(pl.col("amount", "tip")), "several columns"),
+    "every column": (lambda: moment(pl.all()), "several columns"),
+    "a Python function": (lambda: moment(pl.col("amount").map_batches(lambda s: s)), "Python function"),
+    "fewer values than rows": (lambda: moment(pl.col("amount").filter(pl.col("online"))), "one value a row"),
+    "more values than rows": (lambda: moment(pl.col("place").str.split("a").explode()), "one value a row"),
+    "itself": (lambda: moment(pl.col("f") + 1), "neither a field of Pay nor a feature that comes before"),
+    "a view by itself": (lambda: FeatureSet(Pay, view(dict(n=Pay.count(over=["1d"])))), "as a list"),
+    "no views": (lambda: FeatureSet(Pay, []), "as a list"),
+    "a view of nothing": (lambda: FeatureSet(Pay, [view({})]), "has no features"),
+    "the name of a view": (lambda: FeatureSet(Pay, ["Who"]), "is no FeatureView"),
+    "the name of a stream": (lambda: FeatureSet("pay", [view(dict(n=Pay.count(over=["1d"])))]), "are of a Stream"),
+    "two streams of one name": (lambda: FeatureSet(Pay, [view(dict(n=type("Pay", (Stream,), dict(who=Key())).count(over=["1d"])))]), "share a log"),
     "a field declared twice": (lambda: type("Twice", (Stream,), {"event_time": Key()}), "declared already"),
 }
 
@@ -64,6 +102,27 @@ def test_refused_when_defined(what):
     "Each with a message that says what is wrong."
     make, says = REFUSED[what]
     with pytest.raises(ContractError, match=says): make()
+
+
+def test_a_class_that_extends_another_has_what_that_has():
+    "A stream has its fields, a view its key and its features."
+    class Refund(Pay): why = Text()
+    assert list(Refund.fields) == [*Pay.fields, "why"] and Refund.name == "refund"
+    class Plain(FeatureView, key="who"): n = Pay.count(over=["1d"])
+    class More(Plain): spend = Pay.mean("amount", over=["7d"])
+    assert FeatureSet(Pay, [More]).names == ["more_n_1d", "more_spend_7d"] and More.key == ("who",)
+
+
+def test_the_catalogue_speaks_in_units():
+    "Amounts as they are written, missing values as such, the entity by both its names, expressions whole."
+    class Strict(FeatureView, key="who"):
+        "What is known."
+        n = Pay.count(over=["1d"], where=dict(amount=between(0.5, 50), shade=[None, "red"], online=True))
+    class Row(FeatureView):
+        "At the moment."
+        card = pl.col("kind") == "card"
+    said = FeatureSet(Pay, [Strict, Row]).catalogue()["meaning"].to_list()
+    assert said == ["number of pay events (amount >= 0.5 and < 50 and online = True and shade = missing or red) of the same who within 1d", 'At the moment: (kind) == ("card")']
 
 
 BASE = dict(n=Pay.count(over=["1d", "7d"]), spend=Pay.mean("amount", over=["7d"], where=dict(kind="card", online=True)))

@@ -6,15 +6,16 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import FEATURES, Pay, as_frame, ask, assert_same_bits, empty_state, merged, numbered, worlds
+from helpers import FEATURES, Pay, as_frame, ask, assert_same_bits, empty_state, merged, numbered, pays, view, worlds
 from mlkit import online as online_module
 from mlkit.eventlog import append, scan
-from mlkit.features import Online, offline
+from mlkit.features import FeatureSet, Online, offline
 from mlkit.online import StateError, apply
 from mlkit.redisstate import RedisStore, load_redis
 from mlkit.stream import follow
@@ -127,3 +128,58 @@ def test_two_writers_at_once_are_noticed(store, logs):
 def test_without_a_state_it_says_what_to_do(store):
     with pytest.raises(StateError, match="mlkit backfill --state"):
         with store.reader() as r: r.position()
+
+
+def test_nothing_of_the_replaced_generation_is_left(store, logs):
+    append(logs[Pay], pays(5), "all")
+    load_redis(store, logs); old = store.generation
+    assert list(store.redis.scan_iter(match=store.root + old + b":*"))
+    load_redis(store, logs)
+    assert store.generation != old and not list(store.redis.scan_iter(match=store.root + old + b":*"))
+
+
+def test_a_load_during_a_write_is_noticed(store, url, logs, tmp_path):
+    "The batch is not lost in the generation that was replaced."
+    rows = numbered(pays(5)); append(logs[Pay], rows.drop("seq"), "all")
+    load_redis(store, logs)
+    with RedisStore(FEATURES, url, "test", tmp_path/"other") as other, pytest.raises(StateError, match="another writer"):
+        with store.writer() as writer:
+            writer.note(writer.position())
+            other.redis.set(other.root + b"current", b"next")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_transaction_in_redis_is_one_in_lmdb(store, seed):
+    "Whatever is put, deleted, fetched ahead and asked for, within a transaction and after it."
+    draw = random.Random(seed)
+    store.generation = b"0"; store.redis.set(store.root + b"current", b"0")
+    prefixes = [b"abcd\x00" + bytes(7) + bytes([n]) for n in (1, 2)]
+    shown = lambda v: None if v is None else bytes(v)
+    with empty_state() as local:
+        for _ in range(6):
+            with store.writer() as remote, local.writer() as near:
+                for _ in range(25):
+                    p, t, what = draw.choice(prefixes), draw.randrange(-6, 12), draw.choice(["put", "put", "delete", "floor", "floor", "ceil", "tail", "prefetch"])
+                    if what == "put":
+                        value = np.array([t, draw.randrange(9)]).tobytes()
+                        for w in (remote, near): w.put(p, t, value)
+                    elif what == "tail": assert [*map(shown, remote.tail(p, t))] == [*map(shown, near.tail(p, t))]
+                    elif what in ("floor", "ceil"): assert shown(getattr(remote, what)(p, t)) == shown(getattr(near, what)(p, t))
+                    elif what == "delete":
+                        for w in (remote, near): w.delete(p, t)
+                    else: remote.prefetch([(p, t)])
+            with store.reader() as remote, local.reader() as near:
+                for p in prefixes:
+                    for t in range(-7, 13): assert shown(remote.floor(p, t)) == shown(near.floor(p, t)) and shown(remote.ceil(p, t)) == shown(near.ceil(p, t))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_late_batches_in_redis_look_back_beyond_what_was_fetched(url, tmp_path, seed, monkeypatch):
+    "the event before may lie in a chunk before the first that was fetched for the batch."
+    monkeypatch.setattr(online_module, "CHUNK", 2); monkeypatch.setattr(online_module, "FAN", 2)
+    features = FeatureSet(Pay, [view(dict(places=Pay.distinct("place", over=["7h", "3d"]), least=Pay.min("amount", over=["7h", "3d"])))])
+    rows = pays(40, place=lambda i: "ab"[i*i % 5 % 2], amount=lambda i: i*37 % 101)
+    with RedisStore(features, url, f"late-{seed}", tmp_path/"state") as s:
+        s.generation = b"0"; s.redis.set(s.root + b"current", b"0")
+        for part in numbered(rows).sample(fraction=1, shuffle=True, seed=seed).iter_slices(3): assert apply(s, Pay, part) == part.height
+        assert_same_bits(as_frame([ask(Online(features), s, q) for q in rows.to_dicts()], features), offline(features, rows, {Pay: rows}).drop("event_id"))

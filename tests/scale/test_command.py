@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from helpers import assert_same_bits
 
-from mlkit.backfill import read_features
+from mlkit.backfill import BackfillError, connect, read_features
 from mlkit.etl import Logs, to_events
 from mlkit.eventlog import append, scan
 from mlkit.features import offline
@@ -53,17 +53,37 @@ def test_backfill_as_typed(home):
         events = {s: scan(logs[s], version=versions.get(s)).collect() for s in (Transaction, Label)}
         assert_same_bits(table(home, i), offline(usecase.features, events[Transaction], events).sort("event_id"))
         assert f"{events[Transaction].height:,} requests" in said and f"version {i} of" in said and f"transaction version {versions.get(Transaction, 2)}" in said
-    assert "watermark" in mlkit(home, "backfill", "--state") and table(home).height == table(home, 1).height
+    assert "online state" in (said := mlkit(home, "backfill", "--state")) and "transaction version 2 (up to seq" in said and table(home).height == table(home, 1).height
 
 
 @pytest.mark.parametrize("arguments, says", [
     (("--version", "transaction"), "write STREAM=N"), (("--version", "sale=1"), "names sale; the features read"), (("--memory", "99"), "at least 512"),
     (("--engine", "spark"), "local or dask"), (("--engine", "dask"), "--scheduler tcp://"), (("--log", "gs://x"), "below s3://"),
-    (("--until", "2001-01-01"), "nothing to do"), (("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
+    (("--until", "2001-01-01"), "nothing to do"), (("--until", "soon"), "write a day or an ISO time"), (("--version", "label=1", "--version", "label=0"), "names label twice"),
+    (("--state", "--version", "sale=1"), "names sale; the features read"), (("--state", "--version", "label=99"), "has no version 99"), (("--state", "--log", "elsewhere"), "from its own log"),
+    (("--out", "pyproject.toml"), "is a file"), (("--out", "docs"), "give --out a folder, new or empty"), (("--out", "/proc/features"), "/proc/features"), (("--out", "a%20b"), "percent sign"),
+    (("--engine", "dask", "--scheduler", "somewhere"), "is no address of a Dask scheduler"), (("--processes", "0"), "--processes"), (("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
 ])
 def test_what_cannot_be_done_is_said_in_a_line(home, arguments, says):
     said = mlkit(home, "backfill", *arguments, expect=2)
     assert says in re.sub(r"\s+", " ", said) and "Traceback" not in said
+
+
+def test_until_is_a_moment_in_any_zone(home, tmp_path):
+    "Three ways to write the same one; an offset is not dropped."
+    rows = [re.search(r"([\d,]+) requests", mlkit(home, "backfill", "--until", t, "--out", str(tmp_path/"out")))[1] for t in ("2025-01-20T02:00:00+02:00", "2025-01-20T00:00:00Z", "2025-01-20")]
+    later = re.search(r"([\d,]+) requests", mlkit(home, "backfill", "--until", "2025-01-20T02:00:00Z", "--out", str(tmp_path/"out")))[1]
+    assert len(set(rows)) == 1 and int(later.replace(",", "")) > int(rows[0].replace(",", ""))
+
+
+def test_a_run_does_not_mix_the_simulator_with_what_was_streamed(home, tmp_path):
+    said = mlkit(home, "run", "--only", "01_ingest", expect=2)
+    assert "did not come from a run" in re.sub(r"\s+", " ", said)
+
+
+def test_a_scheduler_without_workers_is_said_to_have_none():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=0, processes=True, host="127.0.0.1", dashboard_address=None) as cluster, pytest.raises(BackfillError, match="has no workers"): connect(cluster.scheduler_address, 1)
 
 
 @pytest.mark.pipeline

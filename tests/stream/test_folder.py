@@ -1,7 +1,7 @@
 "Files dropped in a folder: each once into the log, none lost, whatever state they are in."
 from __future__ import annotations
 
-import json, os
+import fcntl, json, os
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +92,54 @@ def test_a_file_that_still_changes_waits(logs: Logs, monkeypatch: Any) -> None:
 def test_a_file_that_grows_after_it_was_read_is_read_again(logs: Logs) -> None:
     "Its producer paused longer than `settle`: what it wrote later is not lost in `done/`, and what landed before is recognised."
     path, text = source(logs).inbox/"a.jsonl", rows(0).splitlines(keepends=True)
-    writer = open(path, "w"); writer.writelines(text[:5]); writer.flush()
+    path.write_text("".join(text[:5]))
     folder = source(logs); [batch] = folder.poll(); land_batch(logs, batch)
-    writer.writelines(text[5:]); writer.close()
+    with open(path, "a") as writer: writer.writelines(text[5:])
     folder.done(batch)
     assert files(logs) == ["a.jsonl"] and drain(logs).duplicates >= 5 and files(logs, "done") == ["a.jsonl"]
     assert set(scan(logs[Pay]).collect()["event_id"]) == world.pay_ids(1)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="only Linux tells whether a file is open for writing")
+def test_a_file_that_is_open_for_writing_is_left(logs: Logs) -> None:
+    "However long its producer pauses; it is said once, and taken when it is closed."
+    path, text = source(logs).inbox/"a.jsonl", rows(0).splitlines(keepends=True)
+    folder = source(logs)
+    with open(path, "w") as writer:
+        writer.writelines(text[:5]); writer.flush()
+        assert folder.poll() == [] == folder.poll() and files(logs) == ["a.jsonl"]
+        assert folder.notices == ["a.jsonl stays in the inbox: somebody is still writing it"]
+        writer.writelines(text[5:])
+    assert drain(logs).events == len(world.pay_ids(1))
+
+
+@pytest.mark.parametrize("name", ["a[b].jsonl", "a*.jsonl", "a?.jsonl", "{a,b}.jsonl", "ä b%20.jsonl"])
+def test_a_name_that_looks_like_a_pattern_is_a_name(logs: Logs, name: str) -> None:
+    "And not that of another file, whose rows would be taken for its own."
+    (source(logs).inbox/name).write_text(rows(0)); (source(logs).inbox/"ab.jsonl").write_text(rows(1))
+    (source(logs).inbox/"a[c].csv").write_text("".join(f"{line}\n" for line in ["event_id,event_time,who,place,amount,online,kind", "c1,2025-03-28T21:00:00Z,1,a,1.5,true,card"]))
+    drain(logs)
+    assert set(scan(logs[Pay]).collect()["event_id"]) == world.pay_ids(2) | {"c1"} and not files(logs, "rejected")
+
+
+def test_a_file_that_cannot_be_opened_does_not_hold_up_the_others(logs: Logs, monkeypatch: Any) -> None:
+    "It stays where it is, and that is said once."
+    import builtins
+    honest, folder = builtins.open, source(logs)
+    for n, name in enumerate(["a.jsonl", "b.jsonl"]): (folder.inbox/name).write_text(rows(n))
+    def guarded(path: Any, *a: Any, **k: Any) -> Any:
+        if str(path).endswith("a.jsonl"): raise PermissionError(13, "Permission denied")
+        return honest(path, *a, **k)
+    monkeypatch.setattr("mlkit.stream.open", guarded, raising=False)
+    [batch] = folder.poll(); land_batch(logs, batch); folder.done(batch)
+    assert folder.poll() == [] and files(logs) == ["a.jsonl"] and files(logs, "done") == ["b.jsonl"]
+    assert folder.notices == ["a.jsonl stays in the inbox: it cannot be read (Permission denied)"]
+
+
+@pytest.mark.parametrize("data, why", [("who;place\n1;a\n".encode(), "divided by semicolons"), ("who,place\n1,a\n".encode("utf-16"), "UTF-16"), ("who,place\n1,caf\xe9 and more\n".encode("latin-1"), "line 2: not UTF-8")])
+def test_text_of_another_kind_is_named(logs: Logs, data: bytes, why: str) -> None:
+    (source(logs).inbox/"a.csv").write_bytes(data); drain(logs)
+    assert why in (source(logs).inbox/"rejected"/"a.csv.reason.txt").read_text()
 
 
 def test_a_half_written_file_is_not_rejected_once_it_is_whole(logs: Logs, monkeypatch: Any) -> None:

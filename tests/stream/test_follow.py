@@ -131,3 +131,14 @@ def test_two_followers_of_one_state_take_turns(logs: Logs, consumers: Any) -> No
     while reached() < end: assert not any(crowd.ended(pid) for pid in pids), crowd.errors.read_text()
     assert [crowd.end(pid) for pid in pids] == [0, 0]
     assert_state_equals_bulk_load(logs)
+
+
+def test_a_state_of_another_log_is_not_followed(logs: Logs, tmp_path: Any) -> None:
+    "It is ahead of this one: what comes here would never reach it."
+    other, state = filled(Logs(tmp_path/"other"), 3), state_folder(logs.folder, FEATURES)
+    filled(logs, 1); load(FEATURES, state, other)
+    with OnlineStore(FEATURES, state, write=True) as store:
+        with pytest.raises(StateError, match="not of this log"): follow(store, logs)
+        with pytest.raises(StateError, match="not of this log"): Follower(store, logs).catch_up({Pay: append(logs[Pay], pays(1), "more").events})
+    load(FEATURES, state, logs)
+    with OnlineStore(FEATURES, state, write=True) as store: assert follow(store, logs) == {"pay": 0, "outcome": 0}
