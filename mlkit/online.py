@@ -5,7 +5,7 @@
 # %% ../nbs/05_online.ipynb #40c0909c
 from __future__ import annotations
 
-import fcntl, hashlib, json, os, shutil, struct
+import fcntl, hashlib, json, os, shutil, struct, time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -503,12 +503,28 @@ class OnlineStore:
         self._open(create)
 
     def _open(self, create: bool=False) -> None:
-        if not create and not os.path.exists(self.file): raise StateError(f"no online state at {self.folder}: make it from the log with `mlkit backfill --state`.")
-        self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
-        self.inode = os.stat(self.file).st_ino
+        for _ in range(200):
+            if self._opened(create): break
+            time.sleep(0.005)
+        else: raise self._missing()
         if self.write: self.env.reader_check()  # give back the slots of readers that were killed
         with self.env.begin(buffers=True) as txn: held = LmdbReader(txn).position().get("state")
         if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill --state`.")
+
+    def _opened(self, create: bool) -> bool:
+        "Open what is there; False where `load` is between its two renames, or has just put another in its place."
+        try:
+            inode = None if create else os.stat(self.file).st_ino
+            self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
+            self.inode = os.stat(self.file).st_ino
+            if inode in (None, self.inode): return True
+            self.env.close()
+        except (FileNotFoundError, lmdb.Error) as e:
+            if not isinstance(e, FileNotFoundError) and os.path.exists(self.file): raise StateError(f"the online state at {self.folder} cannot be opened: {e}. Make it anew with `mlkit backfill --state`.") from e
+            if not any(self.folder.parent.glob(f"{self.folder.name}.old-*")): raise self._missing() from None
+        return False
+
+    def _missing(self) -> StateError: return StateError(f"no online state at {self.folder}: make it from the log with `mlkit backfill --state`.")
 
     def _current(self) -> lmdb.Environment:
         "The environment; opened anew where `load` has put another in its place."

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -214,6 +215,19 @@ def test_a_reader_goes_on_in_the_state_that_replaced_its_own(logs, tmp_path):
         assert online_frame(features, rows[-1:], store)["who_n_7d"].to_list() == [11]
         append(logs[Pay], rows[10:19], "second"); load(features, tmp_path/"state", logs)
         assert online_frame(features, rows[-1:], store)["who_n_7d"].to_list() == [20]
+
+
+@pytest.mark.parametrize("seconds", [0.1, None])
+def test_a_state_that_is_being_replaced_is_waited_for(seconds, logs, tmp_path):
+    "A replacement is two renames; who opens the state between them gets the new one, and who finds none is told."
+    features, state, part = features_of(n=Pay.count(over=["7d"])), tmp_path/"state", tmp_path/"next"
+    append(logs[Pay], pays(3), "all"); load(features, state, logs); load(features, part, logs)
+    os.replace(state, tmp_path/"state.old-1")
+    if seconds is None:
+        with pytest.raises(StateError, match="no online state"): OnlineStore(features, state)
+        return
+    threading.Timer(seconds, os.replace, (part, state)).start()
+    with OnlineStore(features, state) as store: assert online_frame(features, pays(4)[-1:], store)["who_n_7d"].to_list() == [4]
 
 
 def test_state_of_other_features_is_refused(logs, tmp_path):
