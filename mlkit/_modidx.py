@@ -551,6 +551,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlkit.pipeline.Watcher.skip': ('pipeline.html#watcher.skip', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline._results': ('pipeline.html#_results', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline._settle': ('pipeline.html#_settle', 'mlkit/pipeline.py'),
+                                'mlkit.pipeline._type_of': ('pipeline.html#_type_of', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline._watch': ('pipeline.html#_watch', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline.begin': ('pipeline.html#begin', 'mlkit/pipeline.py'),
                                 'mlkit.pipeline.check_names': ('pipeline.html#check_names', 'mlkit/pipeline.py'),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -44,6 +44,13 @@ TYPES: dict[str, Any] = dict(str=str, int=int, float=float, bool=bool)
 GIVEN = ("workspace", "run_dir")  # what the runner fills in; they do not make a step out of date
 
 
+def _type_of(text: str) -> Any:
+    "The type that an annotation names; None where it is none that a parameter may have."
+    node = ast.parse(text, mode="eval").body
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal": return Literal[ast.literal_eval(node.slice)]
+    return TYPES.get(text)
+
+
 def notebook_cells(path: Path) -> list[tuple[str, list[str]]]:
     "Source and tags of a notebook's code cells."
     try: cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -59,7 +66,7 @@ def parameters_of(path: Path) -> list[Parameter]:
     for node in ast.parse(found[0]).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             kind = ast.unparse(node.annotation)
-            if kind not in TYPES: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}.")
+            if _type_of(kind) is None: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}, or one of several values as Literal[…].")
             out.append(Parameter(node.target.id, kind, ast.literal_eval(node.value), lines[(node.end_lineno or 1) - 1].partition("#")[2].strip()))
     return out
 
@@ -69,7 +76,7 @@ def typed(
     value: Any,           # as typed on the command line, or as a Python value
 ) -> Any:
     "The value as the parameter's type. Raises `PipelineError` naming the parameter."
-    try: return TypeAdapter(TYPES[parameter.type]).validate_python(value)
+    try: return TypeAdapter(_type_of(parameter.type)).validate_python(value)
     except ValidationError as e: raise PipelineError(f"parameter {parameter.name} = {value!r}: {e.errors()[0]['msg']}. It is {parameter.doc or 'of type ' + parameter.type} ({parameter.type}, default {parameter.default!r}).") from None
 
 

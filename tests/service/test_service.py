@@ -152,6 +152,36 @@ def test_served_features_equal_the_offline_frame_bit_for_bit(served):
     assert compare(frame, expected, usecase.features.names) == dict(compared=150, different=0, by_feature={})
 
 
+def test_the_state_is_rebuilt_while_the_service_answers(served):
+    "At an old version of the log and at the newest, over and over: every answer is whole, and of one of the two."
+    import subprocess
+    import sys
+    import threading
+    asked = dict(event_id="while it is rebuilt", event_time=(served.start + timedelta(days=5)).isoformat(), customer_id=1, terminal_id=2, amount=12.5)
+    answers, end = list[tuple[int, dict]](), threading.Event()
+    def ask() -> None:
+        while not end.is_set(): answers.append(served.post(asked))
+    asking = threading.Thread(target=ask); asking.start()
+    try:
+        for arguments in [("--version", f"{Transaction.name}=1"), ()]*2:
+            done = subprocess.run([sys.executable, "-c", "from mlkit.cli import main; main()", "backfill", "--state", *arguments], cwd=ROOT, capture_output=True, text=True,
+                                  env=environment(served.workspace, MLKIT_HOME=str(served.settings.home), MLKIT_WORKSPACE=served.workspace.name))
+            assert done.returncode == 0 and "online state" in done.stdout, done.stdout + done.stderr
+            before = len(answers)
+            while len(answers) < before + 20: time.sleep(0.01)
+    finally: end.set(); asking.join()
+    assert all(status == 200 and a["degraded"] == [] for status, a in answers)
+    ids = {a["decision_id"] for _, a in answers}
+    seen = {json.dumps(d["values"]) for d in read_decisions(served.workspace/"decisions") if d["decision_id"] in ids}
+    assert len(seen) == 2 and {json.loads(v)["customer_n_30d"] for v in seen} == {n + 1 for n in (counted(served, 1), counted(served, None))}
+
+
+def counted(served, version: int | None) -> int:
+    "Payments of customer 1 in the log at a version."
+    from mlkit.eventlog import scan
+    return scan(served.logs[Transaction], version=version, until=served.start + timedelta(days=5)).filter(pl.col("customer_id") == 1).collect().height
+
+
 def test_a_taken_port_is_named(served):
     with pytest.raises(ReleaseError, match=f"port {served.settings.port} .* in use"): check_port(served.settings.host, served.settings.port)
 
