@@ -84,7 +84,7 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
         line, = axes.plot(n, [v["p50"] for v in us], style, marker="o", label=label)
         axes.plot(n, [v["p99"] for v in us], style, color=line.get_color(), linewidth=0.5)
     level = {"Redis: a bare GET": result["redis_get"], **{f"Feast, {store}: 12 precomputed": v["us"] for store, v in result.get("feast", {}).items()}}
-    for (label, us), colour in zip(level.items(), ("tab:gray", "tab:red", "tab:purple")):
+    for (label, us), colour in zip(level.items(), ("tab:gray", "tab:brown", "tab:purple")):
         axes.axhline(us["p50"], color=colour, label=label); axes.axhline(us["p99"], color=colour, linewidth=0.5)
     axes.set(xscale="log", yscale="log", xlabel="events in the key's window", ylabel="µs a request (thick: median, thin: p99)", title="Features of one request")
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))

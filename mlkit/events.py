@@ -174,68 +174,71 @@ def _empty(a: Aggregate) -> Any:
     return float(a.empty)
 
 # %% ../nbs/01_events.ipynb #40b0b4e2
+def _asked(
+    stream: type[Stream], kind: str, measure: str|None, over: Sequence[str],
+    where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None, **unknown: Any,
+) -> Aggregate:
+    "A question of any kind."
+    if unknown: raise ContractError(f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=.")
+    return Aggregate(stream, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(stream, where), empty, conditions(stream, of), (by,) if isinstance(by, str) else tuple(by))
+
+# %% ../nbs/01_events.ipynb #f53f85c3
 class Asked:
     "What every stream can be asked; mixed into `Stream`."
     @classmethod
-    def ask(cls, kind: str, measure: str|None, over: Sequence[str], where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None, **unknown: Any) -> Aggregate:
-        "A question of any kind; the methods below are the usual way to write it."
-        if unknown: raise ContractError(f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=.")
-        return Aggregate(cls, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(cls, where), empty, conditions(cls, of), (by,) if isinstance(by, str) else tuple(by))
-
-    @classmethod
     def count(cls, over: Sequence[str]=(), **more: Any) -> Aggregate:
         "How many events; 0 when there are none. `more`, here and below: `where=` conditions, `by=` the stream's fields for the entity, `empty=` the value for nothing."
-        return cls.ask("count", None, over, **more)
+        return _asked(cls, "count", None, over, **more)
 
     @classmethod
     def sum(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Total of a measure, in its own unit; 0 when there are no events."
-        return cls.ask("sum", measure, over, **more)
+        return _asked(cls, "sum", measure, over, **more)
 
     @classmethod
     def mean(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Mean of a measure (of a flag: the share of yeses); null, or `empty`, when there are no events."
-        return cls.ask("mean", measure, over, **more)
+        return _asked(cls, "mean", measure, over, **more)
 
     @classmethod
     def share(cls, of: dict[str, Any]|None=None, over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Share of the events that meet the condition `of`, as in `share(dict(kind='card'), over=['7d'])`."
-        return cls.ask("share", None, over, of=of, **more)
+        return _asked(cls, "share", None, over, of=of, **more)
 
     @classmethod
     def std(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Sample standard deviation (divided by n − 1); null, or `empty`, below two events."
-        return cls.ask("std", measure, over, **more)
+        return _asked(cls, "std", measure, over, **more)
 
     @classmethod
     def min(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Smallest value."
-        return cls.ask("min", measure, over, **more)
+        return _asked(cls, "min", measure, over, **more)
 
     @classmethod
     def max(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Largest value."
-        return cls.ask("max", measure, over, **more)
+        return _asked(cls, "max", measure, over, **more)
 
     @classmethod
     def first(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Value of the earliest event in the window; of several at one moment, the smallest."
-        return cls.ask("first", measure, over, **more)
+        return _asked(cls, "first", measure, over, **more)
 
     @classmethod
     def last(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Value of the latest event before the request; of several at one moment, the largest."
-        return cls.ask("last", measure, over, **more)
+        return _asked(cls, "last", measure, over, **more)
 
     @classmethod
     def distinct(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
         "How many different values; 0 when there are no events."
-        return cls.ask("distinct", measure, over, **more)
+        return _asked(cls, "distinct", measure, over, **more)
 
     @classmethod
     def since_last(cls, over: Sequence[str]=(), **more: Any) -> Aggregate:
         "Seconds since the latest event before the request; null, or `empty`, when the window has none."
-        return cls.ask("since_last", None, over, **more)
+        return _asked(cls, "since_last", None, over, **more)
 
 # %% ../nbs/01_events.ipynb #781058fc
 _TAKEN = dict(event_id="is declared already, for every stream", event_time="is declared already, for every stream", reason="is how quarantine says why a row was refused",

@@ -314,29 +314,11 @@ def _levels(frame: pl.DataFrame, levels: list[list[pl.Expr]]) -> pl.DataFrame:
     return frame
 
 # %% ../nbs/04_features.ipynb #79668bf0
-class FeatureSet:
-    "What a model sees of a request: an ordered list of features with one meaning everywhere."
+class _Features:
+    "Features in order, and what follows from them."
     engine = 2  # raised when the meaning of a definition changes
+    request: type[Stream]
     features: list[Feature]
-
-    def __init__(
-        self,
-        request: type[Stream],             # the stream that is decided on
-        views: Sequence[type[FeatureView]],
-    ):
-        _check_set(request, views)
-        self.request, self.views, self.features = request, list(views), []
-        shared = _shared(views)
-        for view in views:
-            _check_key(request, view)
-            for name, member in view.members.items():
-                made = _aggregates(view, name, member, shared[_group(view, member)]) if isinstance(member, Aggregate) else [_row_feature(self, view, name, member)]
-                for f in made: self._add(f)
-
-    def _add(self, f: Feature) -> None:
-        measure = f.expr is not None and f.expr.meta.eq(pl.col(f.name))
-        if f.name in self.names or (f.name in self.request.fields and not measure): raise ContractError(f"the name {f.name!r} is taken; rename the feature.")
-        self.features.append(f)
 
     @property
     def names(self) -> list[str]: return [f.name for f in self.features]
@@ -384,6 +366,29 @@ class FeatureSet:
         "Name, type, unit and meaning of every feature, and its value when the window holds nothing."
         kinds = lambda f: "category" if f.words else {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}.get(str(f.dtype), str(f.dtype))
         return pl.DataFrame([dict(feature=f.name, type=kinds(f), unit=f.unit, nothing=f.nothing, meaning=f.doc + (f": {', '.join(f.words)}" if f.words else "")) for f in self.features])
+
+# %% ../nbs/04_features.ipynb #a55b4610
+class FeatureSet(_Features):
+    "What a model sees of a request: an ordered list of features with one meaning everywhere."
+
+    def __init__(
+        self,
+        request: type[Stream],             # the stream that is decided on
+        views: Sequence[type[FeatureView]],
+    ):
+        _check_set(request, views)
+        self.request, self.views, self.features = request, list(views), []
+        shared = _shared(views)
+        for view in views:
+            _check_key(request, view)
+            for name, member in view.members.items():
+                made = _aggregates(view, name, member, shared[_group(view, member)]) if isinstance(member, Aggregate) else [_row_feature(self, view, name, member)]
+                for f in made: self._add(f)
+
+    def _add(self, f: Feature) -> None:
+        measure = f.expr is not None and f.expr.meta.eq(pl.col(f.name))
+        if f.name in self.names or (f.name in self.request.fields and not measure): raise ContractError(f"the name {f.name!r} is taken; rename the feature.")
+        self.features.append(f)
 
 # %% ../nbs/04_features.ipynb #cde38872
 def _check_set(request: Any, views: Any) -> None:
@@ -452,7 +457,7 @@ def _readable(expr: pl.Expr) -> str:
     return said[1:-1] if said.startswith("[") and said.endswith("]") else said
 
 # %% ../nbs/04_features.ipynb #0a4ac1f5
-def _said(features: FeatureSet) -> list[Any]:
+def _said(features: _Features) -> list[Any]:
     "What the values of a set depend on."
     roots = {r for f in features.features if f.expr is not None for r in f.expr.meta.root_names()} & set(features.request.fields)
     return [features.engine, features.request.name, [_stored_as(features.request, n) for n in sorted(roots)], sorted(_identity(f) for f in features.features)]

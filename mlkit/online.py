@@ -440,6 +440,9 @@ class StateError(RuntimeError):
     "The online state is missing, or belongs to other features; the message says what to do."
 
 
+def _no_state(folder: Path) -> StateError: return StateError(f"no online state at {folder}: make it from the log with `mlkit backfill --state`.")
+
+
 def state_folder(
     workspace: Path,       # the workspace's folder
     features: FeatureSet,
@@ -506,7 +509,7 @@ class OnlineStore:
         for _ in range(200):
             if self._opened(create): break
             time.sleep(0.005)
-        else: raise self._missing()
+        else: raise _no_state(self.folder)
         if self.write: self.env.reader_check()  # give back the slots of readers that were killed
         with self.env.begin(buffers=True) as txn: held = LmdbReader(txn).position().get("state")
         if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill --state`.")
@@ -521,10 +524,8 @@ class OnlineStore:
             self.env.close()
         except (FileNotFoundError, lmdb.Error) as e:
             if not isinstance(e, FileNotFoundError) and os.path.exists(self.file): raise StateError(f"the online state at {self.folder} cannot be opened: {e}. Make it anew with `mlkit backfill --state`.") from e
-            if not any(self.folder.parent.glob(f"{self.folder.name}.old-*")): raise self._missing() from None
+            if not any(self.folder.parent.glob(f"{self.folder.name}.old-*")): raise _no_state(self.folder) from None
         return False
-
-    def _missing(self) -> StateError: return StateError(f"no online state at {self.folder}: make it from the log with `mlkit backfill --state`.")
 
     def _current(self) -> lmdb.Environment:
         "The environment; opened anew where `load` has put another in its place."

@@ -148,6 +148,11 @@ class RedisReader(Reader):
     def tail(self, prefix: bytes, t: int) -> Iterator[Any]: return map(_record, self._members("tail", prefix, t))
 
 # %% ../nbs/05c_redis.ipynb #86f28130
+def _each(changed: dict[bytes, dict[int, bytes|None]]) -> Iterator[tuple[bytes, int, bytes|None]]:
+    for prefix, records in changed.items():
+        for t, value in records.items(): yield prefix, t, value
+
+
 class RedisWriter(Writer):
     "A transaction that is built here and sent at once."
     def __init__(self, store: RedisStore, meta: dict[str, Any]):
@@ -199,13 +204,9 @@ class RedisWriter(Writer):
         self.changed.setdefault(prefix, {})[t] = None
         if prefix in self.known: self.known[prefix][1].pop(t, None)
 
-    def _changes(self) -> Iterator[tuple[bytes, int, bytes|None]]:
-        for prefix, records in self.changed.items():
-            for t, value in records.items(): yield prefix, t, value
-
     def send(self, pipe: Any) -> None:
         "Everything that changed, as commands."
-        for prefix, t, value in self._changes():
+        for prefix, t, value in _each(self.changed):
             name = self.store.key(prefix)
             pipe.zremrangebylex(name, b"[" + _at(t), b"(" + _at(t + 1))
             if value is not None: pipe.zadd(name, {_at(t) + value: 0})
@@ -223,7 +224,7 @@ class _Filler(RedisWriter):
 
     def flush(self) -> None:
         with answering(), self.store.redis.pipeline(transaction=False) as pipe:
-            for prefix, t, value in self._changes(): pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
+            for prefix, t, value in _each(self.changed): pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
             pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
             pipe.execute()
         self.changed.clear(); self.waiting = 0
