@@ -37,7 +37,8 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS
 
 def _expected() -> tuple[type[Exception], ...]:
     "Mistakes of the user's, of the modules that were loaded so far."
-    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError", backfill="BackfillError")  # what the machine refuses (OSError) is no fault of the code either
+    names = dict(etl="SourceError", events="ContractError", review="ReviewError", registry="RegistryError", release="ReleaseError", online="StateError", stream="StreamError", models="ModelError", eventlog="LogError", policy="PolicyError", backfill="BackfillError")
+    # What the machine refuses (OSError), and a use case that cannot be loaded, are no mistakes of the kit's either.
     return (SettingsError, PipelineError, ImportError, OSError, *(getattr(sys.modules[f"mlkit.{m}"], c) for m, c in names.items() if f"mlkit.{m}" in sys.modules))
 
 
@@ -203,8 +204,8 @@ def _prepare(settings: Settings, steps: list[Step], source: str|None, pairs: lis
             workspace = Workspace(settings.home, named)
             last = json.loads((workspace/"parameters.json").read_text()) if (workspace/"parameters.json").exists() else {}
     check_parameters(steps, given)
-    if not known.exists() and "source" not in given and workspace.path == known.parent and (workspace/"log").exists():
-        raise PipelineError(f"workspace {workspace.name!r} holds events that did not come from a run (from `mlkit stream`, perhaps), and the simulator's must not come among them: name what is to be taken in, with --source FILE, or another workspace (MLKIT_WORKSPACE).")
+    if not (workspace/"parameters.json").exists() and "source" not in given and (workspace/"log").exists():
+        raise PipelineError(f"workspace {workspace.name!r} holds events that did not come from a run (from `mlkit stream`, perhaps), and the simulator's must not come among them: name what is to be taken in, with --source (a file, or simulator if that is meant), or another workspace (MLKIT_WORKSPACE).")
     workspace.create()
     parameters = {**last, **given}
     if advance: parameters["cut"] = _next_cut(workspace)
@@ -586,13 +587,13 @@ def _moment(text: str) -> datetime|None:
     "An ISO time, as events have it; without an offset it is UTC, and a day begins at midnight."
     from mlkit.events import Time
     try: return Time().value(text if "T" in text or " " in text.strip() else f"{text.strip()}T00:00:00Z") if text else None
-    except ValueError: raise PipelineError(f"--until {text}: write a day or an ISO time, as in 2025-04-11 or 2025-04-11T10:15:00Z.") from None
+    except (ValueError, OverflowError) as e: raise PipelineError(f"--until {text}: {e}; write a day or an ISO time, as in 2025-04-11 or 2025-04-11T10:15:00Z.") from None
 
 # %% ../nbs/18_cli.ipynb #150a83aa
 @app.command()
 def backfill(
     features: Annotated[bool, typer.Option("--features", help="rebuild the table of features (the default)")] = False,
-    state: Annotated[bool, typer.Option("--state", help="rebuild the online state")] = False,
+    state: Annotated[bool, typer.Option("--state", help="rebuild the online state of the workspace, from its own log, in this process")] = False,
     version: Annotated[list[str], typer.Option(help="read a stream's log at this version, as STREAM=N; repeatable; default: the newest")] = [],  # noqa: B006
     until: Annotated[str, typer.Option(help="only events before this ISO time")] = "",
     memory: Annotated[int, typer.Option(help="MB that a process may take")] = 2048,

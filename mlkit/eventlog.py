@@ -97,7 +97,7 @@ def _unwritable(uri: str, e: Exception) -> LogError: return LogError(f"cannot wr
 
 def _open(uri: str, version: int|None=None) -> DeltaTable|None:
     "A Delta table; None where there is none yet."
-    if "://" not in str(uri) and re.search("%[0-9a-fA-F]{2}", str(uri)): raise LogError(f"{uri}: a folder whose name holds a percent sign and two hexadecimal digits cannot hold a Delta table, which would take them for one character; rename it.")
+    if "://" not in str(uri) and re.search(r"%[0-9a-fA-F]{2}|[\[\]]", str(uri)): raise LogError(f"{uri}: a folder whose name holds brackets, or a percent sign and two hexadecimal digits, cannot hold a Delta table; rename it.")
     try: return DeltaTable(uri, version=version, storage_options=storage_options(uri))
     except TableNotFoundError: return None
     except DeltaError as e: raise LogError(f"{uri} cannot be read{f' at version {version}' if version is not None else ''}: {e}") from e
@@ -196,7 +196,7 @@ def _split(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
 
 # %% ../nbs/02_eventlog.ipynb #fcd8ce05
 def _refresh(log: EventLog, table: DeltaTable|None) -> None:
-    "Take in the ids of files that were not there at the last look. Those of files that have gone stay known: a known id is only a suspicion."
+    "After another writer's commit, take in the ids of files that were not there at the last look (its own since then are read once more). Those of files that have gone stay known: a known id is only a suspicion."
     version = -1 if table is None else table.version()
     if version == log._known_version: return
     files = set() if table is None else set(files_of(table))

@@ -91,7 +91,7 @@ def condition(
         values = wanted if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
         if not values: raise ValueError("an empty list, which no event can meet")
         if None in values and not f.optional: raise ValueError("it is never missing, as it is not optional")
-        return Condition(name, tuple(sorted((None if v is None else f.value(v) for v in values), key=lambda v: (v is not None, v))))
+        return Condition(name, tuple(sorted({None if v is None else f.value(v) for v in values}, key=lambda v: (v is not None, v))))
     except ValueError as e: raise ContractError(f"where: {stream.__name__}.{name} ({type(f).__name__}) cannot be {wanted!r}: {e}.") from None
 
 
@@ -180,7 +180,7 @@ def _asked(
 ) -> Aggregate:
     "A question of any kind."
     if unknown: raise ContractError(f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=.")
-    return Aggregate(stream, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(stream, where), empty, conditions(stream, of), (by,) if isinstance(by, str) else tuple(by))
+    return Aggregate(stream, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(stream, where), empty, conditions(stream, of), (by,) if isinstance(by, str) else tuple(by) if isinstance(by, (list, tuple)) else (by,))
 
 # %% ../nbs/01_events.ipynb #f53f85c3
 class Asked:
@@ -263,8 +263,9 @@ class Stream(Asked):
     def __init_subclass__(cls) -> None:
         own = {k: _declared(cls, k, v) for k, v in vars(cls).items() if not k.startswith("__")}
         for k in own: delattr(cls, k)
+        inherited = {k: f for base in reversed(cls.__bases__) for k, f in getattr(base, "fields", {}).items()}
         cls.fields = {"event_id": Text("identity of the event; the same id always means the same event"),
-                      "event_time": Time("when it happened or, for a label, became known"), **cls.fields, **own}
+                      "event_time": Time("when it happened or, for a label, became known"), **inherited, **own}
         cls.name = cls.__name__.lower()
 
     @classmethod

@@ -38,6 +38,7 @@ def _parts(node: Any) -> set[str]:
     "The kinds of nodes that a serialised expression is made of."
     if isinstance(node, list): return {p for n in node for p in _parts(n)}
     if not isinstance(node, dict): return set()
+    if "Literal" in node: return {"Series"} & set(node["Literal"])  # a column of its own; numbers, words and lists are none
     return {*node, *(v for k, v in node.items() if k == "function" and isinstance(v, str)), *(p for v in node.values() for p in _parts(v))}
 
 
@@ -48,6 +49,7 @@ def why_not_row_wise(
     if expr.meta.has_multiple_outputs(): return "stands for several columns; write one feature for each."
     parts = _parts(json.loads(expr.meta.serialize(format="json")))
     if "AnonymousFunction" in parts: return "calls a Python function, which can be neither hashed nor known to be the same everywhere; say it in Polars' own expressions."
+    if "Series" in parts: return "holds a Series, which has values of its own for rows that are not there; give a number, a word or a list."
     if parts & {"Filter", "Explode", "DropNulls", "DropNans"}: return "has not one value a row; choose with pl.when(…).then(…) instead."
     return None if is_row_wise(expr) else "looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream."
 
@@ -62,7 +64,10 @@ class FeatureView:
         if not isinstance(key, (list, tuple)) or not all(isinstance(k, str) for k in key): raise ContractError(f"{cls.__name__}: key= names a field, or several, as text; not {key!r}.")
         if len(set(key)) < len(key): raise ContractError(f"{cls.__name__}: key= names a field twice: {', '.join(key)}.")
         cls.key = tuple(key)
-        cls.members = {**cls.members, **{k: v for k, v in vars(cls).items() if not k.startswith("_") and k not in ("key", "members")}}
+        inherited = {k: v for base in reversed(cls.__bases__) for k, v in getattr(base, "members", {}).items()}
+        own = {k: v for k, v in vars(cls).items() if not k.startswith("_") and k != "key"}
+        if "members" in own: raise ContractError(f"{cls.__name__}.members: the name is the view's own; choose another.")
+        cls.members = {**inherited, **own}
         for name, member in cls.members.items():
             if isinstance(member, Aggregate): _check_entity(cls, name, member)
             elif not isinstance(member, pl.Expr): raise ContractError(f"{cls.__name__}.{name}: {_no_feature(member)}")
@@ -317,6 +322,7 @@ def _levels(frame: pl.DataFrame, levels: list[list[pl.Expr]]) -> pl.DataFrame:
 class _Features:
     "Features in order, and what follows from them."
     engine = 2  # raised when the meaning of a definition changes
+    layout = 3  # raised when the online state holds the same facts in another way: a state is never read by code that did not write it
     request: type[Stream]
     features: list[Feature]
 
@@ -360,7 +366,7 @@ class _Features:
     @cached_property
     def state_hash(self) -> str:
         "Changes exactly when the online state would; a row-wise feature is not in it."
-        return _digest([self.engine, sorted(s.id for s in self.stored)])
+        return _digest([self.engine, self.layout, sorted(s.id for s in self.stored)])
 
     def catalogue(self) -> pl.DataFrame:
         "Name, type, unit and meaning of every feature, and its value when the window holds nothing."
@@ -409,7 +415,8 @@ def _check_key(request: type[Stream], view: type[FeatureView]) -> None:
         if request.fields[k].optional: raise ContractError(f"{view.__name__}: {k!r} may be missing in a request, and then there is nobody to ask about; a key must not be optional.")
     for name, a in view.members.items():
         for k, b in zip(view.key, (a.by or view.key) if isinstance(a, Aggregate) else ()):
-            if (r := request.fields[k]).dtype != (s := a.stream.fields[b]).dtype: raise ContractError(f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal.")
+            r, s = request.fields[k], a.stream.fields[b]
+            if r.dtype != s.dtype or getattr(r, "factor", 1) != getattr(s, "factor", 1): raise ContractError(f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal.")
 
 
 def _row_feature(features: FeatureSet, view: type[FeatureView], name: str, expr: pl.Expr) -> Feature:

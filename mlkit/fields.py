@@ -129,7 +129,7 @@ class Text(Field):
     longest: int = 200
 
     def __post_init__(self):
-        if self.longest < 1: raise ContractError(f"Text(longest={self.longest}): no text would fit.")
+        if type(self.longest) is not int or self.longest < 1: raise ContractError(f"Text(longest={self.longest!r}): no text would fit.")
 
     def problems(self, name: str) -> list[Problem]:
         return [(pl.col(name).str.len_bytes() > self.longest, f"longer than {self.longest} bytes"), (pl.col(name) == "", "empty")]
@@ -165,7 +165,7 @@ class Category(Field):
     values: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if isinstance(self.values, str) or not self.values or len(set(self.values)) < len(self.values) or not all(isinstance(v, str) and v for v in self.values):
+        if not isinstance(self.values, (list, tuple)) or not self.values or len(set(self.values)) < len(self.values) or not all(isinstance(v, str) and v for v in self.values):
             raise ContractError(f"a Category's values are different, non-empty words, not {self.values!r}.")
 
     def code(self, value: Any) -> int|None: return self.values.index(value) if value in self.values else None

@@ -5,7 +5,7 @@
 # %% ../nbs/05_online.ipynb #40c0909c
 from __future__ import annotations
 
-import fcntl, hashlib, json, os, shutil, struct, time
+import fcntl, hashlib, json, os, shutil, struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -167,7 +167,7 @@ class Chunk:
         "This chunk, as several that keep the size: full ones where events came at the end, else ones with room; a moment stays whole."
         n = len(self.times)
         if n <= CHUNK: return [self]
-        return [self.part(a, b) for a, b in _cuts(np.array(self.times), 0, n, CHUNK if self.appended else -(-n//-(-n//CHUNK)))]
+        return [self.part(a, b) for a, b in _cuts(np.array(self.times), 0, n, CHUNK if self.appended else -(-n//(n//CHUNK + 1)))]
 
 # %% ../nbs/05_online.ipynb #b66b3118
 def _cuts(times: np.ndarray, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
@@ -443,6 +443,16 @@ class StateError(RuntimeError):
 def _no_state(folder: Path) -> StateError: return StateError(f"no online state at {folder}: make it from the log with `mlkit backfill --state`.")
 
 
+@contextmanager
+def _in_place(folder: Path|str, how: int) -> Iterator[None]:
+    "Hold the place of a state: shared (LOCK_SH) while it is opened, alone (LOCK_EX) for the two renames that put another there."
+    try: lock = open(f"{folder}.place.lock", "a")
+    except OSError: yield; return  # no such folder, or one that may only be read: nobody replaces anything there
+    with lock:
+        fcntl.flock(lock, how)
+        yield
+
+
 def state_folder(
     workspace: Path,       # the workspace's folder
     features: FeatureSet,
@@ -506,26 +516,14 @@ class OnlineStore:
         self._open(create)
 
     def _open(self, create: bool=False) -> None:
-        for _ in range(200):
-            if self._opened(create): break
-            time.sleep(0.005)
-        else: raise _no_state(self.folder)
+        with _in_place(self.folder, fcntl.LOCK_SH):
+            if not create and not os.path.exists(self.file): raise _no_state(self.folder)
+            try: self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
+            except lmdb.Error as e: raise StateError(f"the online state at {self.folder} cannot be opened: {e}. Make it anew with `mlkit backfill --state`.") from e
+            self.inode = os.stat(self.file).st_ino
         if self.write: self.env.reader_check()  # give back the slots of readers that were killed
         with self.env.begin(buffers=True) as txn: held = LmdbReader(txn).position().get("state")
         if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill --state`.")
-
-    def _opened(self, create: bool) -> bool:
-        "Open what is there; False where `load` is between its two renames, or has just put another in its place."
-        try:
-            inode = None if create else os.stat(self.file).st_ino
-            self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
-            self.inode = os.stat(self.file).st_ino
-            if inode in (None, self.inode): return True
-            self.env.close()
-        except (FileNotFoundError, lmdb.Error) as e:
-            if not isinstance(e, FileNotFoundError) and os.path.exists(self.file): raise StateError(f"the online state at {self.folder} cannot be opened: {e}. Make it anew with `mlkit backfill --state`.") from e
-            if not any(self.folder.parent.glob(f"{self.folder.name}.old-*")): raise _no_state(self.folder) from None
-        return False
 
     def _current(self) -> lmdb.Environment:
         "The environment; opened anew where `load` has put another in its place."
@@ -735,7 +733,7 @@ def load(
         with store.reader() as r: position = r.position()
         store.env.sync(True)
     old = Path(f"{folder}.old-{os.getpid()}")
-    with locked(folder):
+    with locked(folder), _in_place(folder, fcntl.LOCK_EX):
         if target.exists(): os.replace(target, old)
         os.replace(part, target)
     shutil.rmtree(old, ignore_errors=True)

@@ -47,8 +47,9 @@ GIVEN = ("workspace", "run_dir")  # what the runner fills in; they do not make a
 def _type_of(text: str) -> Any:
     "The type that an annotation names; None where it is none that a parameter may have."
     node = ast.parse(text, mode="eval").body
-    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal": return Literal[ast.literal_eval(node.slice)]
-    return TYPES.get(text)
+    if not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"): return TYPES.get(text)
+    words = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    return Literal[tuple(w.value for w in words)] if words and all(isinstance(w, ast.Constant) and isinstance(w.value, str) for w in words) else None
 
 
 def notebook_cells(path: Path) -> list[tuple[str, list[str]]]:
@@ -66,7 +67,7 @@ def parameters_of(path: Path) -> list[Parameter]:
     for node in ast.parse(found[0]).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             kind = ast.unparse(node.annotation)
-            if _type_of(kind) is None: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}, or one of several values as Literal[…].")
+            if _type_of(kind) is None: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}, or one of several words as Literal['a', 'b'].")
             out.append(Parameter(node.target.id, kind, ast.literal_eval(node.value), lines[(node.end_lineno or 1) - 1].partition("#")[2].strip()))
     return out
 

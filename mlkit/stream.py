@@ -92,7 +92,7 @@ class Follower:
             if follows_on(run, at): return apply(self.store, stream, run)
         table = self.table(stream)
         end = -1 if table is None else (table.transaction_version("seq") or 0) - 1
-        if at > end: raise StateError(f"the online state at {self.store.folder} holds the {stream.name} events up to seq {at}, and the log {self.logs[stream].uri} ends at {end}: it is not of this log. Make it anew with `mlkit backfill --state`.")
+        if at > end: raise StateError(f"the online state holds the {stream.name} events up to seq {at}, and the log {self.logs[stream].uri} ends at {end}: it is not of this log. Make it anew with `mlkit backfill --state`.")
         while (rows := tail(self.logs[stream], at, table=table) if table is not None else pl.DataFrame()).height:
             new += apply(self.store, stream, rows)
             at += rows.height
@@ -192,7 +192,7 @@ def _mark(path: Path|int) -> tuple[int, ...]|None:
 
 
 def _being_written(file: int) -> bool:
-    "Has any process a file open for writing? Linux tells by refusing a lease on it; where it has no leases, only time tells (`settle`)."
+    "Has any process a file open for writing? Linux tells the file's owner (or whoever has CAP_LEASE) by refusing a lease on it; elsewhere only time tells (`settle`)."
     if not hasattr(fcntl, "F_SETLEASE"): return False
     try:
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # a writer that comes now is announced by a signal that nobody minds

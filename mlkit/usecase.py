@@ -59,7 +59,7 @@ def load_usecase(
     "Import a use case. Raises `ImportError` saying what is missing."
     try: found = importlib.import_module(module)
     except ModuleNotFoundError as e:
-        if not module.startswith(e.name or "?"): raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
+        if e.name != module and not module.startswith(f"{e.name}."): raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
         raise ImportError(f"no module {module!r} ({e}); set `usecase` in settings.ini to one that exists, and export its notebook.") from e
     except SyntaxError as e: raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
     usecase = getattr(found, "usecase", None)

@@ -163,7 +163,7 @@ FILES = {
     "another table": ("file.csv", lambda rows, folder: b"a,b\n1,2\n", "no known format"),
     "ragged line": ("file.csv", lambda rows, folder: csv(rows) + b"1,2,3,4,5,6,7,8,9,10,11\n", "cannot be read"),
     "not UTF-8": ("file.csv", lambda rows, folder: csv(rows).replace(b"p0000003", b"p\xe9\xff3"), "line 4: not UTF-8"),
-    "UTF-16": ("file.csv", lambda rows, folder: rows.write_csv().encode("utf-16"), "file.csv"),
+    "UTF-16": ("file.csv", lambda rows, folder: rows.write_csv().encode("utf-16"), "UTF-16"),
     "CSV called parquet": ("file.parquet", lambda rows, folder: csv(rows), "not what its name says"),
     "parquet called CSV": ("file.csv", parquet, "not what its name says"),
     "parquet called JSON": ("file.jsonl", parquet, "not what its name says"),

@@ -32,7 +32,7 @@ REFUSED = {
     "a window of centuries": (lambda: Pay.count(over=["40000d"]), "hundred years"),
     "the next row": (lambda: moment(pl.col("amount").shift(-1)), "other rows"),
     "a label in the request": (lambda: moment(pl.col("bad")), "bad"),
-    "a feature defined later": (lambda: FeatureSet(Pay, [type("A", (FeatureView,), {"a": pl.col("b")}), type("B", (FeatureView,), {"b": pl.col("amount")*2})]), "b"),
+    "a feature defined later": (lambda: FeatureSet(Pay, [type("A", (FeatureView,), {"a": pl.col("b")}), type("B", (FeatureView,), {"b": pl.col("amount")*2})]), "reads 'b', which is neither"),
     "a measure that is no number": (lambda: Pay.sum("place", over=["1d"]), "is a Text, and"),
     "the largest of a flag": (lambda: Pay.max("online", over=["1d"]), "is a Flag, and max takes Fixed"),
     "the last of a text": (lambda: Pay.last("place", over=["1d"]), "is a Text, and"),
@@ -45,7 +45,7 @@ REFUSED = {
     "nothing that is not finite": (lambda: Pay.mean("amount", over=["1d"], empty=float("nan")), "finite"),
     "nothing of a count": (lambda: Pay.count(over=["1d"], empty=1), "is 0 already"),
     "a share of nothing": (lambda: Pay.share({}, over=["1d"]), "of what"),
-    "text plus number": (lambda: moment(pl.col("place") + 1), "f"),
+    "text plus number": (lambda: moment(pl.col("place") + 1), "arithmetic"),
     "a text as a feature": (lambda: moment(pl.col("place")), "number, a flag or a category"),
     "keys of two types": (lambda: FeatureSet(Pay, [view(dict(n=Strange.count(over=["1d"])))]), "never be equal"),
     "a key that may be missing": (lambda: view(dict(n=Strange.count(over=["1d"])), key="maybe"), "must not be optional"),
@@ -86,6 +86,12 @@ REFUSED = {
     "a Python function": (lambda: moment(pl.col("amount").map_batches(lambda s: s)), "Python function"),
     "fewer values than rows": (lambda: moment(pl.col("amount").filter(pl.col("online"))), "one value a row"),
     "more values than rows": (lambda: moment(pl.col("place").str.split("a").explode()), "one value a row"),
+    "a column of its own": (lambda: moment(pl.col("amount") + pl.lit(pl.Series([1.0, 2.0]))), "holds a Series"),
+    "a length in words": (lambda: Text(longest="5"), "no text would fit"),
+    "words that are a number": (lambda: Category(values=5), "non-empty words"),
+    "an entity that is a number": (lambda: Pay.count(over=["1d"], by=3), "has no field 3"),
+    "keys of two scales": (lambda: FeatureSet(Pay, [view(dict(n=Strange.count(over=["1d"], by="sum")), key="amount")]), "never be equal"),
+    "a name of the view's own": (lambda: view(dict(members=Pay.count(over=["1d"]))), "view's own"),
     "itself": (lambda: moment(pl.col("f") + 1), "neither a field of Pay nor a feature that comes before"),
     "a view by itself": (lambda: FeatureSet(Pay, view(dict(n=Pay.count(over=["1d"])))), "as a list"),
     "no views": (lambda: FeatureSet(Pay, []), "as a list"),
@@ -111,6 +117,12 @@ def test_a_class_that_extends_another_has_what_that_has():
     class Plain(FeatureView, key="who"): n = Pay.count(over=["1d"])
     class More(Plain): spend = Pay.mean("amount", over=["7d"])
     assert FeatureSet(Pay, [More]).names == ["more_n_1d", "more_spend_7d"] and More.key == ("who",)
+    class Other(FeatureView, key="who"): total = Pay.sum("amount", over=["7d"])
+    class Both(Plain, Other): pass
+    assert set(Both.members) == {"n", "total"}
+    class Till(Stream): till = Key()
+    class Sale(Pay, Till): pass
+    assert list(Sale.fields) == ["event_id", "event_time", "till", *list(Pay.fields)[2:]]
 
 
 def test_the_catalogue_speaks_in_units():
@@ -136,7 +148,7 @@ def made(members: dict[str, Any]=BASE, row: pl.Expr=pl.col("amount")/2, doc: str
 def test_hash_does_not_change_with_what_changes_no_value():
     "Docstrings, the order of views, of conditions and of values, a condition in other words."
     same = made()
-    for other in (made(doc="What this customer does."), made(turned=True), made({**BASE, "spend": Pay.mean("amount", over=["7d"], where=dict(online=True, kind=["card"]))})):
+    for other in (made(doc="What this customer does."), made(turned=True), made({**BASE, "spend": Pay.mean("amount", over=["7d"], where=dict(online=True, kind=["card", "card"]))})):
         assert (other.hash, other.state_hash) == (same.hash, same.state_hash)
 
 

@@ -59,9 +59,9 @@ def test_backfill_as_typed(home):
 @pytest.mark.parametrize("arguments, says", [
     (("--version", "transaction"), "write STREAM=N"), (("--version", "sale=1"), "names sale; the features read"), (("--memory", "99"), "at least 512"),
     (("--engine", "spark"), "local or dask"), (("--engine", "dask"), "--scheduler tcp://"), (("--log", "gs://x"), "below s3://"),
-    (("--until", "2001-01-01"), "nothing to do"), (("--until", "soon"), "write a day or an ISO time"), (("--version", "label=1", "--version", "label=0"), "names label twice"),
+    (("--until", "2001-01-01"), "nothing to do"), (("--until", "soon"), "write a day or an ISO time"), (("--until", "2150-01-01"), "must lie in 1970..2100"), (("--until", "0001-01-01T00:00:00+02:00"), "write a day or an ISO time"), (("--version", "label=1", "--version", "label=0"), "names label twice"),
     (("--state", "--version", "sale=1"), "names sale; the features read"), (("--state", "--version", "label=99"), "has no version 99"), (("--state", "--log", "elsewhere"), "from its own log"),
-    (("--out", "pyproject.toml"), "is a file"), (("--out", "docs"), "give --out a folder, new or empty"), (("--out", "/proc/features"), "/proc/features"), (("--out", "a%20b"), "percent sign"),
+    (("--out", "pyproject.toml"), "is a file"), (("--out", "docs"), "give --out a folder, new or empty"), (("--out", "/proc/features"), "No such file or directory"), (("--out", "a%20b"), "percent sign"),
     (("--engine", "dask", "--scheduler", "somewhere"), "is no address of a Dask scheduler"), (("--processes", "0"), "--processes"), (("--engine", "dask", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler answers"),
 ])
 def test_what_cannot_be_done_is_said_in_a_line(home, arguments, says):
