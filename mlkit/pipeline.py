@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -39,17 +39,14 @@ class Parameter:
     default: Any
     doc: str = ""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        "What it may be, where its comment says `one of: a, b, c`; papermill knows no richer types."
+        return tuple(w.strip() for w in self.doc.partition(";")[0].removeprefix("one of:").split(",")) if self.doc.startswith("one of:") else ()
+
 
 TYPES: dict[str, Any] = dict(str=str, int=int, float=float, bool=bool)
 GIVEN = ("workspace", "run_dir")  # what the runner fills in; they do not make a step out of date
-
-
-def _type_of(text: str) -> Any:
-    "The type that an annotation names; None where it is none that a parameter may have."
-    node = ast.parse(text, mode="eval").body
-    if not (isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"): return TYPES.get(text)
-    words = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    return Literal[tuple(w.value for w in words)] if words and all(isinstance(w, ast.Constant) and isinstance(w.value, str) for w in words) else None
 
 
 def notebook_cells(path: Path) -> list[tuple[str, list[str]]]:
@@ -67,7 +64,7 @@ def parameters_of(path: Path) -> list[Parameter]:
     for node in ast.parse(found[0]).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             kind = ast.unparse(node.annotation)
-            if _type_of(kind) is None: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}, or one of several words as Literal['a', 'b'].")
+            if kind not in TYPES: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}.")
             out.append(Parameter(node.target.id, kind, ast.literal_eval(node.value), lines[(node.end_lineno or 1) - 1].partition("#")[2].strip()))
     return out
 
@@ -77,8 +74,10 @@ def typed(
     value: Any,           # as typed on the command line, or as a Python value
 ) -> Any:
     "The value as the parameter's type. Raises `PipelineError` naming the parameter."
-    try: return TypeAdapter(_type_of(parameter.type)).validate_python(value)
+    try: found = TypeAdapter(TYPES[parameter.type]).validate_python(value)
     except ValidationError as e: raise PipelineError(f"parameter {parameter.name} = {value!r}: {e.errors()[0]['msg']}. It is {parameter.doc or 'of type ' + parameter.type} ({parameter.type}, default {parameter.default!r}).") from None
+    if parameter.words and found not in parameter.words: raise PipelineError(f"parameter {parameter.name} = {value!r}: it is one of {', '.join(parameter.words)}.")
+    return found
 
 
 def check_parameters(

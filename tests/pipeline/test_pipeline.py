@@ -58,7 +58,7 @@ def test_a_dry_run_says_why(kit):
     assert re.search(r"01_ingest\s+no", said) and re.search(r"03_train\s+yes\s+parameter trials changed", said) and "if the result of 03_train" in said
 
 
-@pytest.mark.parametrize("args, says", [(["-p", "trails=3"], "no step has a parameter trails"), (["-p", "trials=many"], "parameter trials = 'many'"), (["-p", "kind=foo"], "'xgboost', 'logistic' or 'constant'"), (["-p", "trials"], "write name=value"),
+@pytest.mark.parametrize("args, says", [(["-p", "trails=3"], "no step has a parameter trails"), (["-p", "trials=many"], "parameter trials = 'many'"), (["-p", "kind=foo"], "one of xgboost, logistic, constant"), (["-p", "trials"], "write name=value"),
                                         (["--only", "99_x"], "no step is called 99_x"), (["--source", "nowhere.parquet"], "no such file")])
 def test_what_cannot_be_run_is_refused_before_a_kernel_starts(kit, args, says):
     current = (kit.home/"data"/"active").read_text()
