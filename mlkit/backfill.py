@@ -17,12 +17,12 @@ from urllib.parse import unquote
 import numpy as np
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 import mlkit
 from .etl import Logs
-from .eventlog import EventLog, below, storage_options
+from .eventlog import EventLog, below, open_table, storage_options
 from .events import Stream
 from .features import FeatureSet, Series, aggregates, as_request, micros, row_wise
 
@@ -567,7 +567,7 @@ def backfill(
     engine, cost, at = engine or Local(), costs(memory_mb), pinned(features, logs, versions)
     place = _absolute(out)
     _check_place(place)
-    _same_features(features, _table(place), place)
+    _same_features(features, open_table(place), place)
     cuts = {s.name: slices(logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), engine.width), until) for s, v in at.items()} | {s.name: [] for s in features.streams if s not in at}
     rows, log = {s: sum(c.rows for c in mine) for s, mine in cuts.items()}, {s.name: v for s, v in at.items()}
     if not rows[features.request.name]: raise BackfillError(f"no requests in the log at version {log[features.request.name]}{f', before {until.isoformat()}' if until else ''}: nothing to do.")
@@ -586,7 +586,6 @@ def _absolute(folder: str|Path) -> str: return str(folder).rstrip("/") if "://" 
 def _check_place(place: str) -> None:
     "A table may lie in a folder of its own only. Of one machine; an object store has no folders to look into."
     if "://" in place: return
-    if re.search("%[0-9a-fA-F]{2}", place): raise BackfillError(f"{place}: a folder whose name holds a percent sign and two hexadecimal digits cannot hold a Delta table; choose another.")
     if Path(place).exists() and not Path(place).is_dir(): raise BackfillError(f"{place} is a file; give --out a folder, new or empty.")
     if Path(place).is_dir() and not (Path(place)/"_delta_log").exists() and (other := sorted(p.name for p in Path(place).iterdir() if p.name != "_scratch" and not p.name.startswith("event_date="))):
         raise BackfillError(f"{place} holds {other[0]!r}, which is of no feature table; give --out a folder, new or empty.")
@@ -600,11 +599,6 @@ def _work(features: FeatureSet, *rest: Any) -> str:
     return hashlib.blake2b(json.dumps([LAYOUT, versions_here(), features.hash, *rest]).encode(), digest_size=8).hexdigest()
 
 # %% ../nbs/05b_backfill.ipynb #f2f645de
-def _table(uri: str, version: int|None=None) -> DeltaTable|None:
-    try: return DeltaTable(uri, version=version, storage_options=storage_options(uri))
-    except TableNotFoundError: return None
-
-
 def _same_features(features: FeatureSet, table: DeltaTable|None, uri: str) -> None:
     "Refuse to replace features by others."
     if table is not None and (there := table.metadata().name) != f"features {features.hash}":
@@ -620,7 +614,7 @@ def _commit(job: Job, files: list[dict[str, Any]], log: dict[str, int]) -> int:
     adds = [AddAction(f["path"], f["size"], {"event_date": f["day"]}, now, True, f["stats"]) for f in files]
     said = CommitProperties(custom_metadata={"mlkit.log": json.dumps(log), "mlkit.until": str(job.until or "")}, max_commit_retries=0)
     try:
-        table = _table(job.out)
+        table = open_table(job.out)
         _same_features(job.features, table, job.out)
         if table is None: create_table_with_add_actions(job.out, schema, adds, "error", ["event_date"], name=f"features {job.features.hash}", storage_options=storage_options(job.out), commit_properties=said)
         else: table.create_write_transaction(adds, "overwrite", schema, ["event_date"], commit_properties=said)
@@ -641,7 +635,7 @@ def read_features(
 ) -> pl.LazyFrame:              # `event_id`, `event_time`, features in the types of `offline`; no particular order
     "What a backfill has computed."
     uri = _absolute(out)
-    if (table := _table(uri, version)) is None: raise BackfillError(f"{uri} holds no features; `mlkit backfill` computes them.")
+    if (table := open_table(uri, version)) is None: raise BackfillError(f"{uri} holds no features; `mlkit backfill` computes them.")
     _same_features(features, table, uri)
     days = pl.DataFrame(table.get_add_actions(flatten=True)).sort("partition.event_date", "path")["path"].to_list()
     return pl.scan_parquet([below(uri, unquote(p)) for p in days], hive_partitioning=False, glob=False, storage_options=storage_options(uri)).with_columns(pl.col(f.name).cast(f.dtype) for f in features.features)

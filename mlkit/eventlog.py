@@ -23,8 +23,8 @@ from deltalake.transaction import Transaction as AppTransaction
 from .events import TIME, Stream
 
 # %% auto #0
-__all__ = ['AWS', 'KnownIds', 'below', 'storage_options', 'Appended', 'LogError', 'files_of', 'EventLog', 'scan', 'append',
-           'Quarantine', 'fingerprint', 'compact', 'content_hash']
+__all__ = ['AWS', 'KnownIds', 'below', 'storage_options', 'Appended', 'LogError', 'open_table', 'files_of', 'EventLog', 'scan',
+           'append', 'Quarantine', 'fingerprint', 'compact', 'content_hash']
 
 # %% ../nbs/02_eventlog.ipynb #f7353e56
 class KnownIds:
@@ -95,8 +95,11 @@ class LogError(RuntimeError):
 def _unwritable(uri: str, e: Exception) -> LogError: return LogError(f"cannot write to {uri}: {e}. Nothing was appended; free space or fix the permissions, then run the same command again.")
 
 
-def _open(uri: str, version: int|None=None) -> DeltaTable|None:
-    "A Delta table; None where there is none yet."
+def open_table(
+    uri: str,
+    version: int|None=None,
+) -> DeltaTable|None:
+    "A Delta table; None where there is none yet. Raises `LogError` where none can be, or none of this version."
     if "://" not in str(uri) and re.search(r"%[0-9a-fA-F]{2}|[\[\]]", str(uri)): raise LogError(f"{uri}: a folder whose name holds brackets, or a percent sign and two hexadecimal digits, cannot hold a Delta table; rename it.")
     try: return DeltaTable(uri, version=version, storage_options=storage_options(uri))
     except TableNotFoundError: return None
@@ -139,7 +142,7 @@ class EventLog:
 
     def table(self, version: int|None=None) -> DeltaTable|None:
         "The Delta table, at a version or at its newest; None before the first append."
-        return _open(self.uri, version)
+        return open_table(self.uri, version)
 
     def version(self) -> int:
         "The newest version; -1 before the first append."
@@ -267,7 +270,7 @@ class Quarantine:
         raw = pl.struct(pl.all().exclude("reason").cast(pl.String, strict=False)).struct.json_encode()
         kept = rows.select(raw.alias("row"), why.alias("reason"), pl.lit(batch).alias("batch_id"), pl.lit(datetime.now(timezone.utc), TIME).alias("at"))
         for _ in range(20):
-            table = _open(self.uri)
+            table = open_table(self.uri)
             times = (table.transaction_version(batch) or 0) if table is not None else 0
             missing = kept.join(self.read().filter(pl.col("batch_id") == batch), on="row", how="anti") if times else kept
             if missing.is_empty(): return rows.height
@@ -279,7 +282,7 @@ class Quarantine:
 
     def read(self) -> pl.DataFrame:
         "Everything in quarantine: `row` (JSON), `reason`, `batch_id`, `at`."
-        if (table := _open(self.uri)) is not None: return _lazy(table).collect()
+        if (table := open_table(self.uri)) is not None: return _lazy(table).collect()
         return pl.DataFrame(schema={"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME})
 
 # %% ../nbs/02_eventlog.ipynb #85dc2eb2

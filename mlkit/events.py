@@ -180,7 +180,7 @@ def _asked(
 ) -> Aggregate:
     "A question of any kind."
     if unknown: raise ContractError(f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=.")
-    return Aggregate(stream, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(stream, where), empty, conditions(stream, of), (by,) if isinstance(by, str) else tuple(by) if isinstance(by, (list, tuple)) else (by,))
+    return Aggregate(stream, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(stream, where), empty, conditions(stream, of), tuple(by) if isinstance(by, (list, tuple)) else (by,))
 
 # %% ../nbs/01_events.ipynb #f53f85c3
 class Asked:

@@ -53,7 +53,7 @@ def why_not_row_wise(
     if parts & {"Filter", "Explode", "DropNulls", "DropNans"}: return "has not one value a row; choose with pl.when(…).then(…) instead."
     return None if is_row_wise(expr) else "looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream."
 
-
+# %% ../nbs/04_features.ipynb #bdb056fc
 class FeatureView:
     "Features of one entity; subclass it with `key=`, or without for row-wise features. A view that extends another has its key and its features too."
     key: ClassVar[tuple[str, ...]] = ()

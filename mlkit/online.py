@@ -460,7 +460,7 @@ def state_folder(
     "Where the state of a feature set lies."
     return Path(workspace)/"state"/features.state_hash
 
-
+# %% ../nbs/05_online.ipynb #5315e22c
 class LmdbReader(Writer):
     "A transaction on an LMDB file; writes only where it was opened for it."
     def __init__(self, txn: lmdb.Transaction): self.txn, self.cursor = txn, txn.cursor()

@@ -152,7 +152,7 @@ def _each(changed: dict[bytes, dict[int, bytes|None]]) -> Iterator[tuple[bytes, 
     for prefix, records in changed.items():
         for t, value in records.items(): yield prefix, t, value
 
-
+# %% ../nbs/05c_redis.ipynb #7bf935b9
 class RedisWriter(Writer):
     "A transaction that is built here and sent at once."
     def __init__(self, store: RedisStore, meta: dict[str, Any]):

@@ -107,6 +107,13 @@ def test_folder_of_any_name(name, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a%20b"])
+def test_folder_that_can_hold_no_table_is_named(name, tmp_path):
+    "Before anything is written to it."
+    with pytest.raises(eventlog.LogError, match="rename it"): land(Logs(tmp_path/name)[Pay], batch(0).filter(pl.col("amount") >= 0), "batch")
+    assert not (tmp_path/name).exists()
+
+
 def test_readers_of_a_version_see_it_unchanged(logs):
     "Later appends and compaction change nothing in a version that was read before."
     land(logs[Pay], batch(0), "a"); version, mark = logs[Pay].version(), fingerprint(logs[Pay])
