@@ -10,6 +10,7 @@ length ago), or the benchmark fails. Peak memory is that of a process which read
 Feast computes no windows: it is given the twelve windowed features ready-made, and joins them to the payments as of their time. It is much slower,
 so it gets growing numbers of rows until one takes more than two minutes or 8 GB.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -33,7 +34,8 @@ from mlkit.usecases.fraud import Label, Transaction, simulate, usecase
 STORES, ROWS, SECONDS, GB = ("file", "duckdb"), (50_000, 300_000), 120, 8
 
 
-def read(folder: Path) -> Data: return Data(pl.read_parquet(folder/"tx.parquet"), pl.read_parquet(folder/"labels.parquet"))
+def read(folder: Path) -> Data:
+    return Data(pl.read_parquet(folder / "tx.parquet"), pl.read_parquet(folder / "labels.parquet"))
 
 
 def prepare(source: Path, folder: Path) -> dict[str, Any]:
@@ -42,15 +44,29 @@ def prepare(source: Path, folder: Path) -> dict[str, Any]:
     start = time.perf_counter()
     done = ingest(source, usecase.formats, logs)
     seconds = time.perf_counter() - start
-    for stream, name in ((Transaction, "tx"), (Label, "labels")): scan(logs[stream]).collect().write_parquet(folder/f"{name}.parquet")
+    for stream, name in ((Transaction, "tx"), (Label, "labels")):
+        scan(logs[stream]).collect().write_parquet(folder / f"{name}.parquet")
     return dict(rows=done.rows, ingest_to_log_s=round(seconds, 2))
 
 
 def ties(d: Data) -> pl.Series:
     "Payments with another event of the customer, or a label of the terminal, at the very same time or exactly a window's length ago."
-    same, found = d.tx.group_by("customer_id", "event_time").len().filter(pl.col("len") > 1).drop("len"), []
-    for key, events, days in (("customer_id", same, 0), *(("customer_id", d.tx, w) for w in DAYS), *(("terminal_id", d.labels, w) for w in (0, *DAYS))):
-        found.append(d.tx.join(events.select(key, pl.col("event_time").dt.offset_by(f"{days}d")), on=[key, "event_time"], how="semi")["event_id"])
+    same, found = (
+        d.tx.group_by("customer_id", "event_time").len().filter(pl.col("len") > 1).drop("len"),
+        [],
+    )
+    for key, events, days in (
+        ("customer_id", same, 0),
+        *(("customer_id", d.tx, w) for w in DAYS),
+        *(("terminal_id", d.labels, w) for w in (0, *DAYS)),
+    ):
+        found.append(
+            d.tx.join(
+                events.select(key, pl.col("event_time").dt.offset_by(f"{days}d")),
+                on=[key, "event_time"],
+                how="semi",
+            )["event_id"]
+        )
     return pl.concat(found).unique()
 
 
@@ -58,14 +74,24 @@ def compare(ours: pl.DataFrame, theirs: pl.DataFrame, tied: pl.Series) -> dict[s
     "Rows that differ: in the last bit only, or because of ties."
     names = [c for c in theirs.columns if c != "event_id"]
     both = theirs.join(ours, on="event_id", suffix="_ours", validate="1:1")
-    if both.height != theirs.height: raise SystemExit("rows are missing, or were made up")
+    if both.height != theirs.height:
+        raise SystemExit("rows are missing, or were made up")
     number = lambda name: pl.col(name).cast(pl.Float64)
-    far = pl.any_horizontal((number(n) - number(f"{n}_ours")).abs() > 4.5e-16*number(f"{n}_ours").abs() for n in names)  # two units in the last place
+    far = pl.any_horizontal(
+        (number(n) - number(f"{n}_ours")).abs() > 4.5e-16 * number(f"{n}_ours").abs() for n in names
+    )  # two units in the last place
     odd = pl.any_horizontal(pl.col(n).ne_missing(pl.col(f"{n}_ours")) for n in names)
     nulls = pl.any_horizontal(pl.col(n).is_null() != pl.col(f"{n}_ours").is_null() for n in names)
-    rows = both.select(odd=odd, far=(far | nulls).fill_null(True), tied=pl.col("event_id").is_in(tied.implode()))
-    if unexplained := rows.filter(pl.col("odd") & pl.col("far") & ~pl.col("tied")).height: raise SystemExit(f"{unexplained} rows differ, and no tie explains it")
-    return dict(compared=both.height, last_bit=rows.filter(pl.col("odd") & ~pl.col("far")).height, ties=rows.filter(pl.col("odd") & pl.col("far")).height)
+    rows = both.select(
+        odd=odd, far=(far | nulls).fill_null(True), tied=pl.col("event_id").is_in(tied.implode())
+    )
+    if unexplained := rows.filter(pl.col("odd") & pl.col("far") & ~pl.col("tied")).height:
+        raise SystemExit(f"{unexplained} rows differ, and no tie explains it")
+    return dict(
+        compared=both.height,
+        last_bit=rows.filter(pl.col("odd") & ~pl.col("far")).height,
+        ties=rows.filter(pl.col("odd") & pl.col("far")).height,
+    )
 
 
 def side_by_side(d: Data, rounds: int) -> tuple[dict[str, Any], pl.DataFrame, pl.Series]:
@@ -75,63 +101,121 @@ def side_by_side(d: Data, rounds: int) -> tuple[dict[str, Any], pl.DataFrame, pl
     frames = {name: run(d) for name, run in VARIANTS.items()}
     tied = ties(d)
     differ = {name: compare(frames["ours"], frame, tied) for name, frame in frames.items()}
-    ours = frames.pop("ours"); frames.clear()
+    ours = frames.pop("ours")
+    frames.clear()
     for _ in range(rounds):
-        for name, run in VARIANTS.items(): start = time.perf_counter(); run(d); taken[name].append(time.perf_counter() - start)
-    return {name: dict(median_s=round(statistics.median(s), 2), min_s=round(min(s), 2), ours_over_it=round(statistics.median(o/t for o, t in zip(taken["ours"], s)), 2), differs_from_ours=differ[name])
-            for name, s in taken.items()}, ours, tied
+        for name, run in VARIANTS.items():
+            start = time.perf_counter()
+            run(d)
+            taken[name].append(time.perf_counter() - start)
+    return (
+        {
+            name: dict(
+                median_s=round(statistics.median(s), 2),
+                min_s=round(min(s), 2),
+                ours_over_it=round(statistics.median(o / t for o, t in zip(taken["ours"], s)), 2),
+                differs_from_ours=differ[name],
+            )
+            for name, s in taken.items()
+        },
+        ours,
+        tied,
+    )
 
 
 def alone(name: str, folder: Path) -> None:
     "One variant in this process; its memory, before and at the peak."
     d = read(folder)
-    if name == "duckdb": d.duck  # noqa: B018
+    if name == "duckdb":
+        d.duck  # noqa: B018
     before = peak_mb()
     VARIANTS[name](d)
     print(json.dumps(dict(peak_mb=peak_mb(), of_it_data_mb=before)))
 
 
-def joined_by_feast(folder: Path, d: Data, ours: pl.DataFrame, tied: pl.Series, sizes: list[int]) -> dict[str, Any]:
+def joined_by_feast(
+    folder: Path, d: Data, ours: pl.DataFrame, tied: pl.Series, sizes: list[int]
+) -> dict[str, Any]:
     "Feast's point-in-time join of our finished features, for growing numbers of payments."
     windowed = [c for c in ours.columns if c.startswith(("customer_", "terminal_"))]
-    d.tx.select("event_id", "event_time", "customer_id", "terminal_id").join(ours.select("event_id", *windowed), on="event_id").sort("event_time").write_parquet(folder/"finished.parquet")
+    d.tx.select("event_id", "event_time", "customer_id", "terminal_id").join(
+        ours.select("event_id", *windowed), on="event_id"
+    ).sort("event_time").write_parquet(folder / "finished.parquet")
     out: dict[str, Any] = {}
     for store in STORES:
         for n in sizes:
-            done = out.setdefault(store, {})[f"{n:,} rows"] = feast("offline", folder, store, n, seconds=SECONDS, gb=GB)
-            if "seconds" not in done: break
-            done["differs_from_ours"] = compare(ours, pl.read_parquet(folder/"joined.parquet"), tied)
+            done = out.setdefault(store, {})[f"{n:,} rows"] = feast(
+                "offline", folder, store, n, seconds=SECONDS, gb=GB
+            )
+            if "seconds" not in done:
+                break
+            done["differs_from_ours"] = compare(
+                ours, pl.read_parquet(folder / "joined.parquet"), tied
+            )
     return out
 
 
 def draw(axes: Any, result: dict[str, Any]) -> None:
     "Rows a second: what all of them have in common."
-    n, bars = result["rows"], {name: result["rows"]/v["median_s"] for name, v in result["variants"].items()}
+    n, bars = (
+        result["rows"],
+        {name: result["rows"] / v["median_s"] for name, v in result["variants"].items()},
+    )
     for store, runs in result.get("feast", {}).items():
         for size, run in runs.items():
-            if "seconds" in run: bars[f"Feast ({store}), join only,\n{size}"] = run["rows"]/run["seconds"]
-    axes.barh(list(bars), list(bars.values()), color=["tab:blue", *["tab:gray"]*len(bars)][:len(bars)])
+            if "seconds" in run:
+                bars[f"Feast ({store}), join only,\n{size}"] = run["rows"] / run["seconds"]
+    axes.barh(
+        list(bars), list(bars.values()), color=["tab:blue", *["tab:gray"] * len(bars)][: len(bars)]
+    )
     axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3)
-    axes.set(xscale="log", xlabel="payments a second, fifteen features each (log scale)", title=f"Backfill of {n:,} payments"); axes.invert_yaxis(); axes.margins(x=0.2)
+    axes.set(
+        xscale="log",
+        xlabel="payments a second, fifteen features each (log scale)",
+        title=f"Backfill of {n:,} payments",
+    )
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", type=Path); parser.add_argument("--quick", action="store_true"); parser.add_argument("--no-feast", action="store_true")
+    parser.add_argument("source", nargs="?", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--no-feast", action="store_true")
     parser.add_argument("--alone", choices=VARIANTS, help=argparse.SUPPRESS)
     a = parser.parse_args()
-    if a.alone: return alone(a.alone, a.source)
+    if a.alone:
+        return alone(a.alone, a.source)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        source = a.source or simulate(folder/"source.parquet", customers=500 if a.quick else 5000, terminals=1000 if a.quick else 10_000, days=120)
+        source = a.source or simulate(
+            folder / "source.parquet",
+            customers=500 if a.quick else 5000,
+            terminals=1000 if a.quick else 10_000,
+            days=120,
+        )
         result = prepare(source, folder)
         d = read(folder)
         result["variants"], ours, tied = side_by_side(d, 2 if a.quick else 5)
         for name, v in result["variants"].items():
-            said = subprocess.run([sys.executable, __file__, str(folder), "--alone", name], check=True, capture_output=True, text=True).stdout
+            said = subprocess.run(
+                [sys.executable, __file__, str(folder), "--alone", name],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
             v["memory_alone"] = json.loads(said)
-        if not a.no_feast: result["feast"] = joined_by_feast(folder, d, ours, tied, [n for n in (ROWS[:1] if a.quick else (*ROWS, d.tx.height)) if n <= d.tx.height])
+        if not a.no_feast:
+            result["feast"] = joined_by_feast(
+                folder,
+                d,
+                ours,
+                tied,
+                [n for n in (ROWS[:1] if a.quick else (*ROWS, d.tx.height)) if n <= d.tx.height],
+            )
     keep("features", result, lambda axes: draw(axes, result))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

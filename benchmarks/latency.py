@@ -1,7 +1,8 @@
 """`/decide` beside `/noop`, an endpoint of the same service that does nothing: one client, one connection, interleaved.
 
-    mlkit serve --detach && python benchmarks/latency.py; mlkit stop
+mlkit serve --detach && python benchmarks/latency.py; mlkit stop
 """
+
 from __future__ import annotations
 
 import http.client
@@ -15,13 +16,21 @@ from mlkit.settings import load_settings
 from mlkit.usecase import load_usecase
 
 
-def timed(connection: http.client.HTTPConnection, headers: dict[str, str], method: str, path: str, body: str | None = None) -> float:
+def timed(
+    connection: http.client.HTTPConnection,
+    headers: dict[str, str],
+    method: str,
+    path: str,
+    body: str | None = None,
+) -> float:
     "Milliseconds of one request."
     start = time.perf_counter()
     connection.request(method, path, body, headers)
-    response = connection.getresponse(); response.read()
-    if response.status != 200: raise SystemExit(f"{path} answered {response.status}")
-    return (time.perf_counter() - start)*1000
+    response = connection.getresponse()
+    response.read()
+    if response.status != 200:
+        raise SystemExit(f"{path} answered {response.status}")
+    return (time.perf_counter() - start) * 1000
 
 
 def main() -> None:
@@ -30,9 +39,22 @@ def main() -> None:
     connection = http.client.HTTPConnection(settings.host, settings.port)
     headers = {"Authorization": f"Bearer {settings.token.get_secret_value()}"}
     body, n = json.dumps(usecase.example), int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    both = np.array([(timed(connection, headers, "POST", "/decide", body), timed(connection, headers, "GET", "/noop")) for _ in range(n)])[n//20:]
-    figures = {name: {f"p{q}": round(float(np.percentile(ms, q)), 2) for q in (50, 90, 99)} | {"max": round(float(ms.max()), 2)} for name, ms in zip(("decide", "noop"), both.T)}
+    both = np.array(
+        [
+            (
+                timed(connection, headers, "POST", "/decide", body),
+                timed(connection, headers, "GET", "/noop"),
+            )
+            for _ in range(n)
+        ]
+    )[n // 20 :]
+    figures = {
+        name: {f"p{q}": round(float(np.percentile(ms, q)), 2) for q in (50, 90, 99)}
+        | {"max": round(float(ms.max()), 2)}
+        for name, ms in zip(("decide", "noop"), both.T)
+    }
     print(json.dumps(dict(requests=n, unit="ms", **figures), indent=1))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -48,31 +48,46 @@ def quiet(done: int, total: int, text: str) -> None:
 def _mix(x: np.ndarray) -> np.ndarray:
     "SplitMix64's finaliser; uint64, shape kept."
     x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30)))*np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27)))*np.uint64(0x94D049BB133111EB)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def _text_hash(column: pl.Series) -> np.ndarray:
     "Σ (byte + 1)·31^position of each text, modulo 2⁶⁴; its length is mixed in."
     data = column.rechunk().cast(pl.Binary).to_arrow(compat_level=pl.CompatLevel.oldest())
-    ends = np.frombuffer(data.buffers()[1], np.int64)[data.offset:data.offset + len(data) + 1]
-    raw = np.frombuffer(data.buffers()[2] or b"", np.uint8)[ends[0]:ends[-1]].astype(np.uint64) + np.uint64(1)
+    ends = np.frombuffer(data.buffers()[1], np.int64)[data.offset : data.offset + len(data) + 1]
+    raw = np.frombuffer(data.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]].astype(
+        np.uint64
+    ) + np.uint64(1)
     begin, stop = ends[:-1] - ends[0], ends[1:] - ends[0]
-    power = np.cumprod(np.concatenate([np.ones(1, np.uint64), np.full(int((stop - begin).max(initial=0)), 31, np.uint64)]))
-    terms = raw*power[np.arange(raw.size) - np.repeat(begin, stop - begin)]
+    power = np.cumprod(
+        np.concatenate(
+            [np.ones(1, np.uint64), np.full(int((stop - begin).max(initial=0)), 31, np.uint64)]
+        )
+    )
+    terms = raw * power[np.arange(raw.size) - np.repeat(begin, stop - begin)]
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
     return _mix(total[stop] - total[begin]) ^ (stop - begin).astype(np.uint64)
 
 
 def key_hash(
-    frame: pl.DataFrame, key: Sequence[str],
+    frame: pl.DataFrame, key: Sequence[str]
 ) -> np.ndarray:  # uint64, shape (rows,); a function of the key's values alone
     "A hash that is the same everywhere, for ever."
     out = np.zeros(frame.height, np.uint64)
     for name in key:
         c = frame[name]
-        part = np.concatenate([_text_hash(c[i:i + 65536].cast(pl.String)) for i in range(0, max(c.len(), 1), 65536)]) if c.dtype in (pl.String, pl.Categorical, pl.Enum) else _mix(c.to_physical().cast(pl.Int64).to_numpy().view(np.uint64))
+        part = (
+            np.concatenate(
+                [
+                    _text_hash(c[i : i + 65536].cast(pl.String))
+                    for i in range(0, max(c.len(), 1), 65536)
+                ]
+            )
+            if c.dtype in (pl.String, pl.Categorical, pl.Enum)
+            else _mix(c.to_physical().cast(pl.Int64).to_numpy().view(np.uint64))
+        )
         out = _mix(out ^ part)
     return out
 
@@ -80,11 +95,21 @@ def key_hash(
 def _store(uri: str) -> tuple[Any, str]:
     "A file system of pyarrow's, and the path there."
     from pyarrow import fs
+
     options = storage_options(uri)
-    if options is None: return fs.LocalFileSystem(), uri
-    scheme, _, server = options.get("aws_endpoint_url", options.get("aws_endpoint", "")).rpartition("://")
-    given = dict(access_key=options.get("aws_access_key_id"), secret_key=options.get("aws_secret_access_key"), session_token=options.get("aws_session_token"),
-                 region=options.get("aws_region", options.get("aws_default_region")), endpoint_override=server.rstrip("/") or None, scheme=scheme or None)
+    if options is None:
+        return fs.LocalFileSystem(), uri
+    scheme, _, server = options.get("aws_endpoint_url", options.get("aws_endpoint", "")).rpartition(
+        "://"
+    )
+    given = dict(
+        access_key=options.get("aws_access_key_id"),
+        secret_key=options.get("aws_secret_access_key"),
+        session_token=options.get("aws_session_token"),
+        region=options.get("aws_region", options.get("aws_default_region")),
+        endpoint_override=server.rstrip("/") or None,
+        scheme=scheme or None,
+    )
     return fs.S3FileSystem(**{k: v for k, v in given.items() if v}), uri.removeprefix("s3://")
 
 
@@ -92,30 +117,42 @@ def put(uri: str, data: Any) -> None:
     "Write a file so that it is there whole, or not at all."
     store, path = _store(uri)
     if "://" in uri:
-        with store.open_output_stream(path) as f: f.write(data)
+        with store.open_output_stream(path) as f:
+            f.write(data)
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     part = f"{path}.{uuid.uuid4().hex}.part"
     with open(part, "wb") as f:
-        f.write(data); f.flush(); os.fsync(f.fileno())
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
     os.replace(part, path)
 
 # %% ../nbs/05b_backfill.ipynb #71a1ba7b
 def write_pieces(
     uri: str,
     frame: pl.DataFrame,
-    where: np.ndarray,     # destination of each row, 0 to n - 1
+    where: np.ndarray,  # destination of each row, 0 to n - 1
     n: int,
-) -> list[int]:            # rows for each destination
+) -> list[int]:  # rows for each destination
     "Write a frame as one record batch a destination; rows keep their order within it."
     import pyarrow as pa
+
     order, counts = np.argsort(where, kind="stable"), np.bincount(where, minlength=n)
     table = frame[pl.Series(order)].to_arrow(compat_level=pl.CompatLevel.oldest()).combine_chunks()
     sink, start = pa.BufferOutputStream(), 0
-    with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    with pa.ipc.new_file(
+        sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")
+    ) as writer:
         for count in counts.tolist():
             batches = table.slice(start, count).to_batches() if count else []
-            writer.write_batch(batches[0] if batches else pa.RecordBatch.from_arrays([pa.array([], f.type) for f in table.schema], schema=table.schema))
+            writer.write_batch(
+                batches[0]
+                if batches
+                else pa.RecordBatch.from_arrays(
+                    [pa.array([], f.type) for f in table.schema], schema=table.schema
+                )
+            )
             start += count
     put(uri, sink.getvalue())
     return counts.tolist()
@@ -124,8 +161,10 @@ def write_pieces(
 def read_piece(uri: str, i: int) -> pl.DataFrame:
     "The rows for destination `i`."
     import pyarrow as pa
+
     store, path = _store(uri)
-    with store.open_input_file(path) as f, pa.ipc.open_file(f) as reader: return pl.DataFrame(pl.from_arrow(pa.Table.from_batches([reader.get_batch(i)])))
+    with store.open_input_file(path) as f, pa.ipc.open_file(f) as reader:
+        return pl.DataFrame(pl.from_arrow(pa.Table.from_batches([reader.get_batch(i)])))
 
 # %% ../nbs/05b_backfill.ipynb #71e3e691
 DAY = 86_400_000_000
@@ -134,30 +173,42 @@ DAY = 86_400_000_000
 @dataclass(frozen=True)
 class Slice:
     "Consecutive rows of a log, which a task reads at once."
+
     number: int
     parts: tuple[tuple[str, int, int], ...]  # file, first row, rows
-    start: int                               # µs; all events lie at or after it …
-    end: int                                 # … and before this
+    start: int  # µs; all events lie at or after it …
+    end: int  # … and before this
 
     @property
-    def rows(self) -> int: return sum(n for _, _, n in self.parts)
+    def rows(self) -> int:
+        return sum(n for _, _, n in self.parts)
 
 
-def _files(log: EventLog, version: int, until: datetime|None) -> pl.DataFrame:
+def _files(log: EventLog, version: int, until: datetime | None) -> pl.DataFrame:
     "The files of a log at a version in order of day: `uri`, `rows`, `day`."
     table = log.table(version)
     base = log.uri if "://" in log.uri else str(Path(log.uri).absolute())
-    files = pl.DataFrame(table.get_add_actions(flatten=True)).select("path", rows="num_records", day=pl.col("partition.event_date").cast(pl.Date), seq="max.seq")
-    if files["rows"].null_count(): raise BackfillError(f"{log.uri}: {files['rows'].null_count()} files without statistics; only logs that mlkit wrote can be divided.")
-    if until is not None: files = files.filter(pl.col("day") <= until.date())
-    return files.sort("day", "seq", "path").select(pl.col("path").map_elements(lambda p: f"{base}/{unquote(p)}", pl.String).alias("uri"), "rows", "day")
+    files = pl.DataFrame(table.get_add_actions(flatten=True)).select(
+        "path", rows="num_records", day=pl.col("partition.event_date").cast(pl.Date), seq="max.seq"
+    )
+    if files["rows"].null_count():
+        raise BackfillError(
+            f"{log.uri}: {files['rows'].null_count()} files without statistics; only logs that mlkit wrote can be divided."
+        )
+    if until is not None:
+        files = files.filter(pl.col("day") <= until.date())
+    return files.sort("day", "seq", "path").select(
+        pl.col("path").map_elements(lambda p: f"{base}/{unquote(p)}", pl.String).alias("uri"),
+        "rows",
+        "day",
+    )
 
 # %% ../nbs/05b_backfill.ipynb #64846552
 def slices(
     log: EventLog,
     version: int,
-    rows: int,             # at most so many in a slice
-    until: datetime|None=None,
+    rows: int,  # at most so many in a slice
+    until: datetime | None = None,
 ) -> list[Slice]:
     "Divide a log."
     out: list[Slice] = []
@@ -168,19 +219,38 @@ def slices(
         done = 0
         while done < n:
             take = min(room, n - done)
-            parts.append((uri, done, take)); days.append(day); done += take; room -= take
-            if not room: out.append(_slice(len(out), parts, days)); parts, days, room = [], [], rows
-    if parts: out.append(_slice(len(out), parts, days))
+            parts.append((uri, done, take))
+            days.append(day)
+            done += take
+            room -= take
+            if not room:
+                out.append(_slice(len(out), parts, days))
+                parts, days, room = [], [], rows
+    if parts:
+        out.append(_slice(len(out), parts, days))
     return out
 
 
-def _slice(number: int, parts: list[tuple[str, int, int]], days: list[date]) -> Slice: return Slice(number, tuple(parts), micros(_midnight(min(days))), micros(_midnight(max(days))) + DAY)
-def _midnight(day: date) -> datetime: return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+def _slice(number: int, parts: list[tuple[str, int, int]], days: list[date]) -> Slice:
+    return Slice(
+        number, tuple(parts), micros(_midnight(min(days))), micros(_midnight(max(days))) + DAY
+    )
 
 
-def read_slice(part: Slice, columns: Sequence[str], until: datetime|None) -> pl.DataFrame:
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+
+
+def read_slice(part: Slice, columns: Sequence[str], until: datetime | None) -> pl.DataFrame:
     "The rows of a slice, in the order of its files."
-    frames = [pl.scan_parquet(uri, hive_partitioning=False, glob=False, storage_options=storage_options(uri)).slice(first, n).select(columns) for uri, first, n in part.parts]
+    frames = [
+        pl.scan_parquet(
+            uri, hive_partitioning=False, glob=False, storage_options=storage_options(uri)
+        )
+        .slice(first, n)
+        .select(columns)
+        for uri, first, n in part.parts
+    ]
     frame = pl.concat(f.collect() for f in frames) if len(frames) > 1 else frames[0].collect()
     return frame if until is None else frame.filter(pl.col("event_time") < until)
 
@@ -193,48 +263,86 @@ def versions_here() -> dict[str, str]:
     return dict(mlkit=mlkit.__version__, polars=pl.__version__, numpy=np.__version__)
 
 
-Group = tuple[tuple[str, ...], tuple[str, ...]]  # an entity: the request's fields that name it, and the stream's
+Group = tuple[
+    tuple[str, ...], tuple[str, ...]
+]  # an entity: the request's fields that name it, and the stream's
 
 
 @dataclass(frozen=True)
 class Feed:
     "Rows that the aggregates of an entity are made from, and the fields that say which bucket they go to."
+
     name: str
     stream: type[Stream]
     fields: tuple[str, ...]
     columns: tuple[str, ...]
-    asks: bool                # these are the requests
-    seen: bool                # windows look at these
+    asks: bool  # these are the requests
+    seen: bool  # windows look at these
 
 
 def _feeds(features: FeatureSet, group: Group) -> list[Feed]:
     "The requests, by the entity's name in them, then the streams, by its name there. Where the requests are looked at under the name that they ask with, they are sent once."
     (key, by), request = group, features.request
-    reads = {s: {"event_time", *(c for x in features.series if (x.key, x.by) == group and x.stream is s for c in x.fields)} for s in [request, *features.streams]}
+    reads = {
+        s: {
+            "event_time",
+            *(
+                c
+                for x in features.series
+                if (x.key, x.by) == group and x.stream is s
+                for c in x.fields
+            ),
+        }
+        for s in [request, *features.streams]
+    }
     in_order = lambda stream, names: tuple(c for c in stream.fields if c in names)
     streams = list(dict.fromkeys(x.stream for x in features.series if (x.key, x.by) == group))
-    asking = Feed(request.name, request, key, in_order(request, reads[request] | set(key)), True, request in streams and by == key)
-    return [asking, *(Feed(f"{s.name}-{'+'.join(by)}", s, by, in_order(s, reads[s]), False, True) for s in streams if not (s is request and asking.seen))]
+    asking = Feed(
+        request.name,
+        request,
+        key,
+        in_order(request, reads[request] | set(key)),
+        True,
+        request in streams and by == key,
+    )
+    return [
+        asking,
+        *(
+            Feed(f"{s.name}-{'+'.join(by)}", s, by, in_order(s, reads[s]), False, True)
+            for s in streams
+            if not (s is request and asking.seen)
+        ),
+    ]
 
 
 @dataclass(frozen=True)
 class Job:
     "What every task of a backfill knows."
+
     features: FeatureSet
-    scratch: str                  # where the pieces go
-    out: str                      # the Delta table
-    buckets: tuple[int, ...]      # how many, by key
-    until: datetime|None = None
+    scratch: str  # where the pieces go
+    out: str  # the Delta table
+    buckets: tuple[int, ...]  # how many, by key
+    until: datetime | None = None
     built: dict[str, str] = field(default_factory=versions_here)
 
     @cached_property
-    def groups(self) -> list[Group]: return list(dict.fromkeys((x.key, x.by) for x in self.features.series))
+    def groups(self) -> list[Group]:
+        return list(dict.fromkeys((x.key, x.by) for x in self.features.series))
+
     @cached_property
-    def feeds(self) -> list[list[Feed]]: return [_feeds(self.features, group) for group in self.groups]
+    def feeds(self) -> list[list[Feed]]:
+        return [_feeds(self.features, group) for group in self.groups]
+
     @property
-    def keys(self) -> list[tuple[str, ...]]: return [key for key, _ in self.groups]
-    def series(self, key: int) -> list[Series]: return [x for x in self.features.series if (x.key, x.by) == self.groups[key]]
-    def piece(self, key: int, *name: Any) -> str: return below(self.scratch, f"key-{key}", "-".join(str(n) for n in name) + ".arrow")
+    def keys(self) -> list[tuple[str, ...]]:
+        return [key for key, _ in self.groups]
+
+    def series(self, key: int) -> list[Series]:
+        return [x for x in self.features.series if (x.key, x.by) == self.groups[key]]
+
+    def piece(self, key: int, *name: Any) -> str:
+        return below(self.scratch, f"key-{key}", "-".join(str(n) for n in name) + ".arrow")
 
 # %% ../nbs/05b_backfill.ipynb #c637b107
 def note(job: Job, name: str, result: Any) -> tuple[str, Any]:
@@ -246,43 +354,63 @@ def note(job: Job, name: str, result: Any) -> tuple[str, Any]:
 def done(job: Job) -> dict[str, Any]:
     "Results of the tasks that are done, by name."
     from pyarrow import fs
+
     store, path = _store(below(job.scratch, "done"))
     found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return {f.base_name.removesuffix(".json"): json.loads(store.open_input_file(f.path).read()) for f in found if f.base_name.endswith(".json")}
+    return {
+        f.base_name.removesuffix(".json"): json.loads(store.open_input_file(f.path).read())
+        for f in found
+        if f.base_name.endswith(".json")
+    }
 
 
 def _check_versions(job: Job) -> None:
-    if (here := versions_here()) != job.built: raise BackfillError(f"this worker has {here}, the driver {job.built}: the bits would not be the same. Install the same versions on both.")
+    if (here := versions_here()) != job.built:
+        raise BackfillError(
+            f"this worker has {here}, the driver {job.built}: the bits would not be the same. Install the same versions on both."
+        )
 
 # %% ../nbs/05b_backfill.ipynb #26390fde
-def scatter(job: Job, name: str, stream: type[Stream], part: Slice) -> tuple[str, list[dict[str, list[int]]]]:
+def scatter(
+    job: Job, name: str, stream: type[Stream], part: Slice
+) -> tuple[str, list[dict[str, list[int]]]]:
     "Send the rows of a slice to the buckets of every key; returns its name, and rows by key, feed and bucket."
     _check_versions(job)
     mine = [[f for f in feeds if f.stream is stream] for feeds in job.feeds]
     wanted = {c for feeds in mine for f in feeds for c in f.columns}
-    if not wanted: return note(job, name, [{} for _ in mine])
+    if not wanted:
+        return note(job, name, [{} for _ in mine])
     frame = read_slice(part, [c for c in stream.fields if c in wanted], job.until)
-    return note(job, name, [{f.name: _send(job, k, f, frame, part.number) for f in feeds} for k, feeds in enumerate(mine)])
+    return note(
+        job,
+        name,
+        [
+            {f.name: _send(job, k, f, frame, part.number) for f in feeds}
+            for k, feeds in enumerate(mine)
+        ],
+    )
 
 
 def _send(job: Job, key: int, feed: Feed, frame: pl.DataFrame, number: int) -> list[int]:
     "Rows for each bucket."
     bucket = (key_hash(frame, feed.fields) % np.uint64(job.buckets[key])).astype(np.int64)
     rows = frame.select(feed.columns)
-    if feed.asks: rows = rows.with_columns(_row=pl.int_range(pl.len(), dtype=pl.UInt32))
+    if feed.asks:
+        rows = rows.with_columns(_row=pl.int_range(pl.len(), dtype=pl.UInt32))
     return write_pieces(job.piece(key, feed.name, number), rows, bucket, job.buckets[key])
 
 # %% ../nbs/05b_backfill.ipynb #26b45285
 @dataclass(frozen=True)
 class Unit:
     "A bucket of one key, or of it the requests of a range of time: what one task computes."
+
     key: int
     bucket: int
-    number: int                              # of the range
-    start: int                               # µs; requests at or after it …
-    end: int                                 # … and before this
+    number: int  # of the range
+    start: int  # µs; requests at or after it …
+    end: int  # … and before this
     slices: tuple[tuple[str, tuple[int, ...]], ...]  # feed -> slices with rows that it needs
-    blocks: tuple[int, ...]                  # slices that its requests are of
+    blocks: tuple[int, ...]  # slices that its requests are of
 
 
 def longest(features: FeatureSet, group: Group) -> int:
@@ -292,9 +420,26 @@ def longest(features: FeatureSet, group: Group) -> int:
 
 def _gather(job: Job, unit: Unit, feed: Feed, numbers: Iterable[int]) -> pl.DataFrame:
     "The rows of a unit: its bucket from several slices, as far as its windows look."
-    seen = pl.col("event_time").dt.timestamp("us").is_between(unit.start - feed.seen*longest(job.features, job.groups[unit.key]), unit.end, closed="left")
-    parts = [read_piece(job.piece(unit.key, feed.name, n), unit.bucket).filter(seen).with_columns(_block=pl.lit(n, pl.UInt32)) for n in numbers]
-    return pl.concat([p for p in parts if p.height] or parts[:1]) if parts else pl.DataFrame(schema={**feed.stream.schema(), "_row": pl.UInt32, "_block": pl.UInt32})
+    seen = (
+        pl.col("event_time")
+        .dt.timestamp("us")
+        .is_between(
+            unit.start - feed.seen * longest(job.features, job.groups[unit.key]),
+            unit.end,
+            closed="left",
+        )
+    )
+    parts = [
+        read_piece(job.piece(unit.key, feed.name, n), unit.bucket)
+        .filter(seen)
+        .with_columns(_block=pl.lit(n, pl.UInt32))
+        for n in numbers
+    ]
+    return (
+        pl.concat([p for p in parts if p.height] or parts[:1])
+        if parts
+        else pl.DataFrame(schema={**feed.stream.schema(), "_row": pl.UInt32, "_block": pl.UInt32})
+    )
 
 
 def windows(job: Job, name: str, unit: Unit) -> tuple[str, list[int]]:
@@ -303,35 +448,64 @@ def windows(job: Job, name: str, unit: Unit) -> tuple[str, list[int]]:
     numbers, feeds = dict(unit.slices), job.feeds[unit.key]
     rows = [_gather(job, unit, f, numbers[f.name]) for f in feeds]
     events = {f.stream: frame for f, frame in zip(feeds, rows) if f.seen}
-    mine = rows[0].filter(pl.col("event_time").dt.timestamp("us").is_between(unit.start, unit.end, closed="left"))
+    mine = rows[0].filter(
+        pl.col("event_time").dt.timestamp("us").is_between(unit.start, unit.end, closed="left")
+    )
     columns = aggregates(job.features, mine, events, job.series(unit.key)) if mine.height else []
     block = np.searchsorted(np.array(unit.blocks, np.int64), mine["_block"].to_numpy())
     row, uri = mine["_row"], job.piece(unit.key, "windows", unit.bucket, unit.number)
     del rows, events, mine
-    return note(job, name, write_pieces(uri, pl.DataFrame([row, *(c.cast(pl.String) if c.dtype == pl.Enum else c for c in columns)]), block, len(unit.blocks)))
+    return note(
+        job,
+        name,
+        write_pieces(
+            uri,
+            pl.DataFrame([row, *(c.cast(pl.String) if c.dtype == pl.Enum else c for c in columns)]),
+            block,
+            len(unit.blocks),
+        ),
+    )
 
 # %% ../nbs/05b_backfill.ipynb #93e46530
-def _aggregates_of(job: Job, key: int, rows: int, pieces: Sequence[tuple[int, int, int]]) -> pl.DataFrame:
+def _aggregates_of(
+    job: Job, key: int, rows: int, pieces: Sequence[tuple[int, int, int]]
+) -> pl.DataFrame:
     "The columns of one key for a block, in the order of its requests; pieces are bucket, range, position."
-    found = pl.concat(read_piece(job.piece(key, "windows", bucket, number), i) for bucket, number, i in pieces)
+    found = pl.concat(
+        read_piece(job.piece(key, "windows", bucket, number), i) for bucket, number, i in pieces
+    )
     place = found["_row"].to_numpy()
     if found.height != rows or not (np.bincount(place, minlength=rows) == 1).all():
-        raise BackfillError(f"{', '.join(job.keys[key])}: {found.height:,} of {rows:,} requests have their aggregates. The scratch at {job.scratch} is damaged: remove it and run again.")
+        raise BackfillError(
+            f"{', '.join(job.keys[key])}: {found.height:,} of {rows:,} requests have their aggregates. The scratch at {job.scratch} is damaged: remove it and run again."
+        )
     return found.drop("_row")[pl.Series(np.argsort(place))]
 
 
-def assemble(job: Job, name: str, part: Slice, pieces: Sequence[Sequence[tuple[int, int, int]]]) -> tuple[str, list[dict[str, Any]]]:
+def assemble(
+    job: Job, name: str, part: Slice, pieces: Sequence[Sequence[tuple[int, int, int]]]
+) -> tuple[str, list[dict[str, Any]]]:
     "The feature rows of a block, as files of the table, one a day; pieces by key."
     _check_versions(job)
     request = job.features.request
     stored = read_slice(part, list(request.schema()), job.until)
-    if stored.is_empty(): return note(job, name, [])
+    if stored.is_empty():
+        return note(job, name, [])
     frame = as_request(request, stored)
-    for k in range(len(job.keys)): frame = frame.hstack(_aggregates_of(job, k, frame.height, pieces[k]).get_columns())
-    frame = frame.with_columns(pl.col(f.name).cast(f.dtype) for f in job.features.features if f.words and f.series)
-    frame = row_wise(frame, job.features.row_exprs).select(pl.col(n).cast(t) for n, t in stored_schema(job.features).items())
-    days = frame.with_columns(event_date=pl.col("event_time").dt.date()).partition_by("event_date", include_key=False, maintain_order=True, as_dict=True)
-    return note(job, name, [_write_day(job, part.number, day, rows) for (day,), rows in days.items()])
+    for k in range(len(job.keys)):
+        frame = frame.hstack(_aggregates_of(job, k, frame.height, pieces[k]).get_columns())
+    frame = frame.with_columns(
+        pl.col(f.name).cast(f.dtype) for f in job.features.features if f.words and f.series
+    )
+    frame = row_wise(frame, job.features.row_exprs).select(
+        pl.col(n).cast(t) for n, t in stored_schema(job.features).items()
+    )
+    days = frame.with_columns(event_date=pl.col("event_time").dt.date()).partition_by(
+        "event_date", include_key=False, maintain_order=True, as_dict=True
+    )
+    return note(
+        job, name, [_write_day(job, part.number, day, rows) for (day,), rows in days.items()]
+    )
 
 
 def _write_day(job: Job, block: int, day: Any, rows: pl.DataFrame) -> dict[str, Any]:
@@ -339,17 +513,41 @@ def _write_day(job: Job, block: int, day: Any, rows: pl.DataFrame) -> dict[str, 
     path, data = f"event_date={day}/block-{block:06}-{uuid.uuid4().hex}.parquet", io.BytesIO()
     rows.write_parquet(data)
     put(below(job.out, path), data.getbuffer())
-    low, high = (t.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for t in (rows["event_time"].min(), rows["event_time"].max()))
-    stats = dict(numRecords=rows.height, minValues=dict(event_time=low), maxValues=dict(event_time=high), nullCount={c: rows[c].null_count() for c in rows.columns})
-    return dict(path=path, size=data.getbuffer().nbytes, day=str(day), rows=rows.height, stats=json.dumps(stats))
+    low, high = (
+        t.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        for t in (rows["event_time"].min(), rows["event_time"].max())
+    )
+    stats = dict(
+        numRecords=rows.height,
+        minValues=dict(event_time=low),
+        maxValues=dict(event_time=high),
+        nullCount={c: rows[c].null_count() for c in rows.columns},
+    )
+    return dict(
+        path=path,
+        size=data.getbuffer().nbytes,
+        day=str(day),
+        rows=rows.height,
+        stats=json.dumps(stats),
+    )
 
 
-_KEPT_AS = {pl.UInt8: pl.Int16, pl.UInt16: pl.Int32, pl.UInt32: pl.Int64, pl.UInt64: pl.Int64}  # Delta has no unsigned integers
+_KEPT_AS = {
+    pl.UInt8: pl.Int16,
+    pl.UInt16: pl.Int32,
+    pl.UInt32: pl.Int64,
+    pl.UInt64: pl.Int64,
+}  # Delta has no unsigned integers
 
 
 def stored_schema(features: FeatureSet) -> dict[str, Any]:
     "The table's columns; what Delta has no type for is kept as a wider one that holds every value."
-    kept = {f.name: pl.String if f.dtype in (pl.Categorical, pl.Enum) else _KEPT_AS.get(f.dtype, f.dtype) for f in features.features}
+    kept = {
+        f.name: pl.String
+        if f.dtype in (pl.Categorical, pl.Enum)
+        else _KEPT_AS.get(f.dtype, f.dtype)
+        for f in features.features
+    }
     return {"event_id": pl.String, "event_time": features.request.schema()["event_time"], **kept}
 
 # %% ../nbs/05b_backfill.ipynb #561d6303
@@ -358,65 +556,110 @@ Task = Callable[..., tuple[str, Any]]
 
 class Engine(Protocol):
     "Runs tasks; `width` at a time."
+
     width: int
+
     def __call__(self, task: Task, calls: Sequence[tuple]) -> Iterator[tuple[str, Any]]: ...
 
 
 class Local:
     "This machine."
-    def __init__(self, processes: int=1): self.width = processes  # each may take the memory that the backfill was given
+
+    def __init__(self, processes: int = 1):
+        self.width = processes  # each may take the memory that the backfill was given
 
     def __call__(self, task: Task, calls: Sequence[tuple]) -> Iterator[tuple[str, Any]]:
         "Results in the order they are finished."
         if self.width <= 1:
-            for arguments in calls: yield task(*arguments)
+            for arguments in calls:
+                yield task(*arguments)
             return
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor, as_completed
-        with ProcessPoolExecutor(self.width, multiprocessing.get_context("spawn")) as pool:  # never forked: Polars has threads
+
+        with ProcessPoolExecutor(
+            self.width, multiprocessing.get_context("spawn")
+        ) as pool:  # never forked: Polars has threads
             futures = [pool.submit(task, *arguments) for arguments in calls]
             try:
-                for f in as_completed(futures): yield f.result()
-            finally: pool.shutdown(cancel_futures=True)
+                for f in as_completed(futures):
+                    yield f.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/05b_backfill.ipynb #2990601c
 class Dask:
     "A cluster; the tasks of a dead worker are run again."
-    def __init__(self, client: Any, retries: int=2): self.client, self.retries = client, retries
+
+    def __init__(self, client: Any, retries: int = 2):
+        self.client, self.retries = client, retries
 
     @property
-    def width(self) -> int: return max(1, sum(self.client.nthreads().values()))
+    def width(self) -> int:
+        return max(1, sum(self.client.nthreads().values()))
 
     def __call__(self, task: Task, calls: Sequence[tuple]) -> Iterator[tuple[str, Any]]:
         "Results in the order they are finished."
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
-        futures = [self.client.submit(task, *arguments, key=f"{task.__name__}-{uuid.uuid4().hex}", retries=self.retries, pure=False) for arguments in calls]
+
+        futures = [
+            self.client.submit(
+                task,
+                *arguments,
+                key=f"{task.__name__}-{uuid.uuid4().hex}",
+                retries=self.retries,
+                pure=False,
+            )
+            for arguments in calls
+        ]
         try:
-            for _, result in as_completed(futures, with_results=True, loop=self.client.loop): yield result
-        except KilledWorker as e: raise BackfillError(f"several workers died over the same task ({e}). Have they too little memory for --memory, or more than one thread each?") from None
-        finally: self.client.cancel(futures)
+            for _, result in as_completed(futures, with_results=True, loop=self.client.loop):
+                yield result
+        except KilledWorker as e:
+            raise BackfillError(
+                f"several workers died over the same task ({e}). Have they too little memory for --memory, or more than one thread each?"
+            ) from None
+        finally:
+            self.client.cancel(futures)
 
 
 def connect(
-    scheduler: str,        # as tcp://host:port, or tls://host:port with Dask's own TLS settings
-    seconds: int=10,       # how long to try
-) -> Any:                  # `distributed.Client`
+    scheduler: str,  # as tcp://host:port, or tls://host:port with Dask's own TLS settings
+    seconds: int = 10,  # how long to try
+) -> Any:  # `distributed.Client`
     "Reach a Dask cluster."
-    try: from distributed import Client
-    except ImportError: raise BackfillError("Dask is not installed here: pip install 'mlkit[cluster]'.") from None
-    if not (at := re.fullmatch(r"(tcp|tls)://\[?([^/]+?)\]?:(\d{1,5})", scheduler)): raise BackfillError(f"{scheduler!r} is no address of a Dask scheduler; write tcp://host:8786, or tls://.")
+    try:
+        from distributed import Client
+    except ImportError:
+        raise BackfillError("Dask is not installed here: pip install 'mlkit[cluster]'.") from None
+    if not (at := re.fullmatch(r"(tcp|tls)://\[?([^/]+?)\]?:(\d{1,5})", scheduler)):
+        raise BackfillError(
+            f"{scheduler!r} is no address of a Dask scheduler; write tcp://host:8786, or tls://."
+        )
     try:
         socket.create_connection((at[2], int(at[3])), seconds).close()
         client = Client(scheduler, timeout=seconds, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as e: raise BackfillError(f"no Dask scheduler answers at {scheduler} ({type(e).__name__}). Start one (`dask scheduler`, then `dask worker {scheduler} --nthreads 1`) or correct the address.") from None
-    try: client.wait_for_workers(1, timeout=seconds)
-    except TimeoutError: client.close(); raise BackfillError(f"the Dask scheduler at {scheduler} has no workers; start some: `dask worker {scheduler} --nthreads 1`.") from None
+    except (OSError, TimeoutError, ValueError) as e:
+        raise BackfillError(
+            f"no Dask scheduler answers at {scheduler} ({type(e).__name__}). Start one (`dask scheduler`, then `dask worker {scheduler} --nthreads 1`) or correct the address."
+        ) from None
+    try:
+        client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError:
+        client.close()
+        raise BackfillError(
+            f"the Dask scheduler at {scheduler} has no workers; start some: `dask worker {scheduler} --nthreads 1`."
+        ) from None
     return client
 
 # %% ../nbs/05b_backfill.ipynb #f50a91eb
-BASE_MB = 320             # an idle process with its libraries
-LEAST_MB, MOST_ROWS, FEWEST_ROWS = 512, 100_000_000, 100_000  # a slice has no fewer rows for the sake of parallel work alone
+BASE_MB = 320  # an idle process with its libraries
+LEAST_MB, MOST_ROWS, FEWEST_ROWS = (
+    512,
+    100_000_000,
+    100_000,
+)  # a slice has no fewer rows for the sake of parallel work alone
 
 
 def _width(stream: type[Stream], columns: Iterable[str]) -> int:
@@ -427,49 +670,92 @@ def _width(stream: type[Stream], columns: Iterable[str]) -> int:
 @dataclass(frozen=True)
 class Costs:
     "Bytes that a row takes at the peak of a step."
-    budget: int      # bytes
 
-    def slice_rows(self, features: FeatureSet, stream: type[Stream], total: int=0, width: int=1) -> int:
+    budget: int  # bytes
+
+    def slice_rows(
+        self, features: FeatureSet, stream: type[Stream], total: int = 0, width: int = 1
+    ) -> int:
         "Rows of a slice: it is scattered, and a slice of requests is assembled too; all of `width` workers get some."
-        scattered = 5*_width(stream, stream.fields) + 64
-        assembled = 3*_width(stream, stream.fields) + 4*8*len(features.features) + 64 if stream is features.request else 0
-        share = max(FEWEST_ROWS, -(-total//(2*width))) if width > 1 else MOST_ROWS
-        return max(1, min(MOST_ROWS, share, self.budget//max(scattered, assembled)))
+        scattered = 5 * _width(stream, stream.fields) + 64
+        assembled = (
+            3 * _width(stream, stream.fields) + 4 * 8 * len(features.features) + 64
+            if stream is features.request
+            else 0
+        )
+        share = max(FEWEST_ROWS, -(-total // (2 * width))) if width > 1 else MOST_ROWS
+        return max(1, min(MOST_ROWS, share, self.budget // max(scattered, assembled)))
 
     def row(self, job: Job, key: int, feed: Feed) -> int:
         "Bytes of one event, or of one request, of a unit."
-        kept = 3*_width(feed.stream, feed.columns) + 8*8
-        return kept + (4*8*sum(len(job.features.series[s]) for s in job.series(key)) + 8*8 if feed.asks else 0)
+        kept = 3 * _width(feed.stream, feed.columns) + 8 * 8
+        return kept + (
+            4 * 8 * sum(len(job.features.series[s]) for s in job.series(key)) + 8 * 8
+            if feed.asks
+            else 0
+        )
 
 
 def costs(memory_mb: int) -> Costs:
     "What a task may use."
-    if memory_mb < LEAST_MB: raise BackfillError(f"memory of {memory_mb} MB: a process takes {BASE_MB} MB before it reads anything; give at least {LEAST_MB}.")
-    return Costs((memory_mb - BASE_MB)*2**20)
+    if memory_mb < LEAST_MB:
+        raise BackfillError(
+            f"memory of {memory_mb} MB: a process takes {BASE_MB} MB before it reads anything; give at least {LEAST_MB}."
+        )
+    return Costs((memory_mb - BASE_MB) * 2**20)
 
 
-def bucket_counts(features: FeatureSet, rows: Mapping[str, int], cost: Costs, width: int=1) -> tuple[int, ...]:
+def bucket_counts(
+    features: FeatureSet, rows: Mapping[str, int], cost: Costs, width: int = 1
+) -> tuple[int, ...]:
     "Buckets by key, so that one of average size takes half of the budget: they are not all equally full."
     one = Job(features, "", "", ())
-    total = [sum(rows.get(f.stream.name, 0)*cost.row(one, k, f) for f in feeds) for k, feeds in enumerate(one.feeds)]
-    return tuple(max(1, -(-2*t//cost.budget), width if width > 1 and max(rows.values(), default=0) > FEWEST_ROWS else 1) for t in total)
+    total = [
+        sum(rows.get(f.stream.name, 0) * cost.row(one, k, f) for f in feeds)
+        for k, feeds in enumerate(one.feeds)
+    ]
+    return tuple(
+        max(
+            1,
+            -(-2 * t // cost.budget),
+            width if width > 1 and max(rows.values(), default=0) > FEWEST_ROWS else 1,
+        )
+        for t in total
+    )
 
 # %% ../nbs/05b_backfill.ipynb #cea88cfd
-Counts = dict[str, dict[int, list[dict[str, list[int]]]]]  # stream -> slice -> key -> feed -> bucket -> rows
+Counts = dict[
+    str, dict[int, list[dict[str, list[int]]]]
+]  # stream -> slice -> key -> feed -> bucket -> rows
 
 
-def _cost_of(job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], counts: Counts, cost: Costs, start: int, end: int) -> tuple[int, dict[str, tuple[int, ...]]]:
+def _cost_of(
+    job: Job,
+    key: int,
+    bucket: int,
+    cuts: Mapping[str, list[Slice]],
+    counts: Counts,
+    cost: Costs,
+    start: int,
+    end: int,
+) -> tuple[int, dict[str, tuple[int, ...]]]:
     "Bytes that the requests of [start, end) need with their windows, and the slices they need."
     needs, used = 0, {}
     for f in job.feeds[key]:
-        reach = start - f.seen*longest(job.features, job.groups[key])
-        rows = {c.number: counts[f.stream.name][c.number][key][f.name][bucket] for c in cuts[f.stream.name] if c.end > reach and c.start < end}
+        reach = start - f.seen * longest(job.features, job.groups[key])
+        rows = {
+            c.number: counts[f.stream.name][c.number][key][f.name][bucket]
+            for c in cuts[f.stream.name]
+            if c.end > reach and c.start < end
+        }
         used[f.name] = tuple(n for n, some in rows.items() if some)
-        needs += sum(rows.values())*cost.row(job, key, f)
+        needs += sum(rows.values()) * cost.row(job, key, f)
     return needs, used
 
 
-def units_of(job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], counts: Counts, cost: Costs) -> Iterator[Unit]:
+def units_of(
+    job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], counts: Counts, cost: Costs
+) -> Iterator[Unit]:
     "The units of a bucket: one, or as many ranges of time as the memory asks for."
     request = job.features.request.name
     mine = [c for c in cuts[request] if counts[request][c.number][key][request][bucket]]
@@ -478,54 +764,87 @@ def units_of(job: Job, key: int, bucket: int, cuts: Mapping[str, list[Slice]], c
     at, number = 0, 0
     while at < len(days) - 1:
         low, high = at + 1, len(days) - 1  # the farthest end that fits, by bisection
-        if ask(at, high)[0] <= cost.budget: low = high
+        if ask(at, high)[0] <= cost.budget:
+            low = high
         while low < high:
-            middle = (low + high + 1)//2
+            middle = (low + high + 1) // 2
             low, high = (middle, high) if ask(at, middle)[0] <= cost.budget else (low, middle - 1)
         needs, used = ask(at, low)
-        if needs > cost.budget: raise _too_hot(job, key, bucket, used, needs, cost)
+        if needs > cost.budget:
+            raise _too_hot(job, key, bucket, used, needs, cost)
         blocks = tuple(c.number for c in mine if c.end > days[at] and c.start < days[low])
-        if blocks: yield Unit(key, bucket, number, days[at], days[low], tuple(used.items()), blocks); number += 1
+        if blocks:
+            yield Unit(key, bucket, number, days[at], days[low], tuple(used.items()), blocks)
+            number += 1
         at = low
 
 
-def _too_hot(job: Job, key: int, bucket: int, used: Mapping[str, tuple[int, ...]], needs: int, cost: Costs) -> BackfillError:
+def _too_hot(
+    job: Job, key: int, bucket: int, used: Mapping[str, tuple[int, ...]], needs: int, cost: Costs
+) -> BackfillError:
     "Who it is that does not fit."
     names = list(job.keys[key])
-    seen = [read_piece(job.piece(key, f.name, n), bucket).select(pl.col(b).alias(k) for b, k in zip(f.fields, names)).group_by(names).len() for f in job.feeds[key] for n in used[f.name]]
+    seen = [
+        read_piece(job.piece(key, f.name, n), bucket)
+        .select(pl.col(b).alias(k) for b, k in zip(f.fields, names))
+        .group_by(names)
+        .len()
+        for f in job.feeds[key]
+        for n in used[f.name]
+    ]
     top = pl.concat(seen).group_by(names).agg(pl.col("len").sum()).sort("len", descending=True)
     who = ", ".join(f"{n} = {top[n][0]!r}" for n in names)
-    return BackfillError(f"{who} has {top['len'][0]:,} of {top['len'].sum():,} events that windows of up to {timedelta(microseconds=longest(job.features, job.groups[key]))} see at once, and they need about {needs//2**20:,} MB. "
-                         f"Give --memory {needs//2**20 + BASE_MB + 1} or more, or keep that entity out of the log if it is no real one.")
+    return BackfillError(
+        f"{who} has {top['len'][0]:,} of {top['len'].sum():,} events that windows of up to {timedelta(microseconds=longest(job.features, job.groups[key]))} see at once, and they need about {needs // 2**20:,} MB. "
+        f"Give --memory {needs // 2**20 + BASE_MB + 1} or more, or keep that entity out of the log if it is no real one."
+    )
 
 # %% ../nbs/05b_backfill.ipynb #851a11e3
 @dataclass(frozen=True)
 class Backfilled:
     "What a backfill did."
+
     out: str
-    version: int                 # of the feature table
+    version: int  # of the feature table
     rows: int
     files: int
-    log: dict[str, int]          # stream -> version read
+    log: dict[str, int]  # stream -> version read
     blocks: int
-    buckets: dict[str, int]      # by key
+    buckets: dict[str, int]  # by key
     units: int
-    resumed: int                 # tasks that an earlier attempt had done
+    resumed: int  # tasks that an earlier attempt had done
 
 
-def pinned(features: FeatureSet, logs: Logs, versions: Mapping[Any, int]|None) -> dict[type[Stream], int]:
+def pinned(
+    features: FeatureSet, logs: Logs, versions: Mapping[Any, int] | None
+) -> dict[type[Stream], int]:
     "The version of each stream's log to read: as asked for, or the newest; streams without a log are left out."
     streams = list(dict.fromkeys([features.request, *features.streams]))
     asked = {k if isinstance(k, str) else k.name: v for k, v in (versions or {}).items()}
-    if wrong := set(asked) - {s.name for s in streams}: raise BackfillError(f"--version names {', '.join(sorted(wrong))}; the features read {', '.join(s.name for s in streams)}.")
+    if wrong := set(asked) - {s.name for s in streams}:
+        raise BackfillError(
+            f"--version names {', '.join(sorted(wrong))}; the features read {', '.join(s.name for s in streams)}."
+        )
     newest = {s: logs[s].version() for s in streams}
     for s, v in newest.items():
-        if not 0 <= asked.get(s.name, max(v, 0)) <= max(v, 0): raise BackfillError(f"the log of {s.name} has no version {asked[s.name]}; its newest is {v}.")
-    if newest[features.request] < 0: raise BackfillError(f"{logs[features.request].uri} holds no log; ingest something first.")
+        if not 0 <= asked.get(s.name, max(v, 0)) <= max(v, 0):
+            raise BackfillError(
+                f"the log of {s.name} has no version {asked[s.name]}; its newest is {v}."
+            )
+    if newest[features.request] < 0:
+        raise BackfillError(f"{logs[features.request].uri} holds no log; ingest something first.")
     return {s: asked.get(s.name, v) for s, v in newest.items() if v >= 0}
 
 
-def _each(engine: Engine, task: Task, job: Job, found: dict[str, Any], calls: Mapping[str, tuple], progress: Progress, text: str) -> dict[str, Any]:
+def _each(
+    engine: Engine,
+    task: Task,
+    job: Job,
+    found: dict[str, Any],
+    calls: Mapping[str, tuple],
+    progress: Progress,
+    text: str,
+) -> dict[str, Any]:
     "Run what is not among `found`; results by name."
     left = {n: a for n, a in calls.items() if n not in found}
     for name, result in engine(task, [(job, n, *a) for n, a in left.items()]):
@@ -534,91 +853,219 @@ def _each(engine: Engine, task: Task, job: Job, found: dict[str, Any], calls: Ma
     return {n: found[n] for n in calls}
 
 # %% ../nbs/05b_backfill.ipynb #ae67e012
-def _steps(job: Job, cuts: dict[str, list[Slice]], engine: Engine, cost: Costs, progress: Progress) -> tuple[list[dict], int, int]:
+def _steps(
+    job: Job, cuts: dict[str, list[Slice]], engine: Engine, cost: Costs, progress: Progress
+) -> tuple[list[dict], int, int]:
     "Scatter, windows, assemble; returns the files, the number of units, and of tasks that were done before."
     request, found = job.features.request.name, done(job)
     before, streams = len(found), {s.name: s for s in (job.features.request, *job.features.streams)}
-    sent = _each(engine, scatter, job, found, {f"scatter-{s}-{c.number}": (streams[s], c) for s, mine in cuts.items() for c in mine}, progress, "reading the log")
-    counts = {s: {c.number: sent[f"scatter-{s}-{c.number}"] for c in mine} for s, mine in cuts.items()}
-    units = [u for k in range(len(job.keys)) for b in range(job.buckets[k]) for u in units_of(job, k, b, cuts, counts, cost)]
-    made = _each(engine, windows, job, found, {f"windows-{u.key}-{u.bucket}-{u.number}": (u,) for u in units}, progress, "windows")
+    sent = _each(
+        engine,
+        scatter,
+        job,
+        found,
+        {f"scatter-{s}-{c.number}": (streams[s], c) for s, mine in cuts.items() for c in mine},
+        progress,
+        "reading the log",
+    )
+    counts = {
+        s: {c.number: sent[f"scatter-{s}-{c.number}"] for c in mine} for s, mine in cuts.items()
+    }
+    units = [
+        u
+        for k in range(len(job.keys))
+        for b in range(job.buckets[k])
+        for u in units_of(job, k, b, cuts, counts, cost)
+    ]
+    made = _each(
+        engine,
+        windows,
+        job,
+        found,
+        {f"windows-{u.key}-{u.bucket}-{u.number}": (u,) for u in units},
+        progress,
+        "windows",
+    )
     pieces: dict[int, list[list]] = {c.number: [[] for _ in job.keys] for c in cuts[request]}
     for u in units:
         rows = made[f"windows-{u.key}-{u.bucket}-{u.number}"]
         for i, block in enumerate(u.blocks):
-            if rows[i]: pieces[block][u.key].append((u.bucket, u.number, i))
-    files = _each(engine, assemble, job, found, {f"assemble-{c.number}": (c, pieces[c.number]) for c in cuts[request]}, progress, "writing features")
+            if rows[i]:
+                pieces[block][u.key].append((u.bucket, u.number, i))
+    files = _each(
+        engine,
+        assemble,
+        job,
+        found,
+        {f"assemble-{c.number}": (c, pieces[c.number]) for c in cuts[request]},
+        progress,
+        "writing features",
+    )
     return [f for c in cuts[request] for f in files[f"assemble-{c.number}"]], len(units), before
 
 # %% ../nbs/05b_backfill.ipynb #0a4bc751
 def backfill(
     features: FeatureSet,
     logs: Logs,
-    out: str|Path,                            # the Delta table: a folder, or s3://bucket/prefix
+    out: str | Path,  # the Delta table: a folder, or s3://bucket/prefix
     *,
-    versions: Mapping[Any, int]|None=None,    # stream, or its name -> version of its log; the newest by default
-    until: datetime|None=None,                # only events strictly before this moment
-    engine: Engine|None=None,                   # `Local()` or `Dask(client)`
-    memory_mb: int=2048,                      # that a process may take
-    scratch: str|Path|None=None,              # default: a folder of the table that readers do not look into
-    progress: Progress=quiet,
+    versions: Mapping[Any, int]
+    | None = None,  # stream, or its name -> version of its log; the newest by default
+    until: datetime | None = None,  # only events strictly before this moment
+    engine: Engine | None = None,  # `Local()` or `Dask(client)`
+    memory_mb: int = 2048,  # that a process may take
+    scratch: str
+    | Path
+    | None = None,  # default: a folder of the table that readers do not look into
+    progress: Progress = quiet,
 ) -> Backfilled:
     "Compute the features of every request in the log, point in time, and put them in place of what the table held."
     engine, cost, at = engine or Local(), costs(memory_mb), pinned(features, logs, versions)
     place = _absolute(out)
     _check_place(place)
     _same_features(features, open_table(place), place)
-    cuts = {s.name: slices(logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), engine.width), until) for s, v in at.items()} | {s.name: [] for s in features.streams if s not in at}
-    rows, log = {s: sum(c.rows for c in mine) for s, mine in cuts.items()}, {s.name: v for s, v in at.items()}
-    if not rows[features.request.name]: raise BackfillError(f"no requests in the log at version {log[features.request.name]}{f', before {until.isoformat()}' if until else ''}: nothing to do.")
+    cuts = {
+        s.name: slices(
+            logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), engine.width), until
+        )
+        for s, v in at.items()
+    } | {s.name: [] for s in features.streams if s not in at}
+    rows, log = (
+        {s: sum(c.rows for c in mine) for s, mine in cuts.items()},
+        {s.name: v for s, v in at.items()},
+    )
+    if not rows[features.request.name]:
+        raise BackfillError(
+            f"no requests in the log at version {log[features.request.name]}{f', before {until.isoformat()}' if until else ''}: nothing to do."
+        )
     buckets = bucket_counts(features, rows, cost, engine.width)
-    work = _work(features, [logs[s].uri for s in at], log, str(until), memory_mb, {s: len(c) for s, c in cuts.items()}, buckets, place)
-    job = Job(features, below(_absolute(scratch or below(place, "_scratch")), work), place, buckets, until)
+    work = _work(
+        features,
+        [logs[s].uri for s in at],
+        log,
+        str(until),
+        memory_mb,
+        {s: len(c) for s, c in cuts.items()},
+        buckets,
+        place,
+    )
+    job = Job(
+        features, below(_absolute(scratch or below(place, "_scratch")), work), place, buckets, until
+    )
     files, units, resumed = _steps(job, cuts, engine, cost, progress)
     version = _commit(job, files, log)
     _remove(job.scratch)
-    return Backfilled(place, version, sum(f["rows"] for f in files), len(files), log, len(cuts[features.request.name]), {"+".join(k) + (f" as {'+'.join(by)}" if by != k else ""): n for (k, by), n in zip(job.groups, buckets)}, units, resumed)
+    return Backfilled(
+        place,
+        version,
+        sum(f["rows"] for f in files),
+        len(files),
+        log,
+        len(cuts[features.request.name]),
+        {
+            "+".join(k) + (f" as {'+'.join(by)}" if by != k else ""): n
+            for (k, by), n in zip(job.groups, buckets)
+        },
+        units,
+        resumed,
+    )
 
 
-def _absolute(folder: str|Path) -> str: return str(folder).rstrip("/") if "://" in str(folder) else str(Path(folder).expanduser().absolute())
+def _absolute(folder: str | Path) -> str:
+    return (
+        str(folder).rstrip("/")
+        if "://" in str(folder)
+        else str(Path(folder).expanduser().absolute())
+    )
 
 
 def _check_place(place: str) -> None:
     "A table may lie in a folder of its own only. Of one machine; an object store has no folders to look into."
-    if "://" in place: return
-    if Path(place).exists() and not Path(place).is_dir(): raise BackfillError(f"{place} is a file; give --out a folder, new or empty.")
-    if Path(place).is_dir() and not (Path(place)/"_delta_log").exists() and (other := sorted(p.name for p in Path(place).iterdir() if p.name != "_scratch" and not p.name.startswith("event_date="))):
-        raise BackfillError(f"{place} holds {other[0]!r}, which is of no feature table; give --out a folder, new or empty.")
+    if "://" in place:
+        return
+    if Path(place).exists() and not Path(place).is_dir():
+        raise BackfillError(f"{place} is a file; give --out a folder, new or empty.")
+    if (
+        Path(place).is_dir()
+        and not (Path(place) / "_delta_log").exists()
+        and (
+            other := sorted(
+                p.name
+                for p in Path(place).iterdir()
+                if p.name != "_scratch" and not p.name.startswith("event_date=")
+            )
+        )
+    ):
+        raise BackfillError(
+            f"{place} holds {other[0]!r}, which is of no feature table; give --out a folder, new or empty."
+        )
 
 
-def _rows(log: EventLog, version: int) -> int: return sum(pl.DataFrame(log.table(version).get_add_actions(flatten=True))["num_records"])
+def _rows(log: EventLog, version: int) -> int:
+    return sum(pl.DataFrame(log.table(version).get_add_actions(flatten=True))["num_records"])
 
 
 def _work(features: FeatureSet, *rest: Any) -> str:
     "Names everything that the pieces depend on."
-    return hashlib.blake2b(json.dumps([LAYOUT, versions_here(), features.hash, *rest]).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(
+        json.dumps([LAYOUT, versions_here(), features.hash, *rest]).encode(), digest_size=8
+    ).hexdigest()
 
 # %% ../nbs/05b_backfill.ipynb #f2f645de
-def _same_features(features: FeatureSet, table: DeltaTable|None, uri: str) -> None:
+def _same_features(features: FeatureSet, table: DeltaTable | None, uri: str) -> None:
     "Refuse to replace features by others."
     if table is not None and (there := table.metadata().name) != f"features {features.hash}":
-        raise BackfillError(f"{uri} holds {there or 'a table of another origin'}, not features {features.hash}. Give another --out: a table belongs to one feature set.")
+        raise BackfillError(
+            f"{uri} holds {there or 'a table of another origin'}, not features {features.hash}. Give another --out: a table belongs to one feature set."
+        )
 
 
 def _commit(job: Job, files: list[dict[str, Any]], log: dict[str, int]) -> int:
     "Make the files the table's content; returns its version."
     import pyarrow as pa
-    empty = pl.DataFrame(schema={**stored_schema(job.features), "event_date": pl.Date}).to_arrow(compat_level=pl.CompatLevel.oldest())
-    schema = Schema.from_arrow(pa.schema([f.with_type(pa.string()) if pa.types.is_large_string(f.type) else f for f in empty.schema]))
-    now = int(datetime.now(timezone.utc).timestamp()*1000)
-    adds = [AddAction(f["path"], f["size"], {"event_date": f["day"]}, now, True, f["stats"]) for f in files]
-    said = CommitProperties(custom_metadata={"mlkit.log": json.dumps(log), "mlkit.until": str(job.until or "")}, max_commit_retries=0)
+
+    empty = pl.DataFrame(schema={**stored_schema(job.features), "event_date": pl.Date}).to_arrow(
+        compat_level=pl.CompatLevel.oldest()
+    )
+    schema = Schema.from_arrow(
+        pa.schema(
+            [
+                f.with_type(pa.string()) if pa.types.is_large_string(f.type) else f
+                for f in empty.schema
+            ]
+        )
+    )
+    now = int(datetime.now(timezone.utc).timestamp() * 1000)
+    adds = [
+        AddAction(f["path"], f["size"], {"event_date": f["day"]}, now, True, f["stats"])
+        for f in files
+    ]
+    said = CommitProperties(
+        custom_metadata={"mlkit.log": json.dumps(log), "mlkit.until": str(job.until or "")},
+        max_commit_retries=0,
+    )
     try:
         table = open_table(job.out)
         _same_features(job.features, table, job.out)
-        if table is None: create_table_with_add_actions(job.out, schema, adds, "error", ["event_date"], name=f"features {job.features.hash}", storage_options=storage_options(job.out), commit_properties=said)
-        else: table.create_write_transaction(adds, "overwrite", schema, ["event_date"], commit_properties=said)
-    except (CommitFailedError, DeltaError, OSError) as e: raise BackfillError(f"cannot commit to {job.out}: {e}. Nothing was changed; was another backfill faster? Run the same command again, it only has to commit.") from e
+        if table is None:
+            create_table_with_add_actions(
+                job.out,
+                schema,
+                adds,
+                "error",
+                ["event_date"],
+                name=f"features {job.features.hash}",
+                storage_options=storage_options(job.out),
+                commit_properties=said,
+            )
+        else:
+            table.create_write_transaction(
+                adds, "overwrite", schema, ["event_date"], commit_properties=said
+            )
+    except (CommitFailedError, DeltaError, OSError) as e:
+        raise BackfillError(
+            f"cannot commit to {job.out}: {e}. Nothing was changed; was another backfill faster? Run the same command again, it only has to commit."
+        ) from e
     return DeltaTable(job.out, storage_options=storage_options(job.out)).version()
 
 
@@ -630,12 +1077,24 @@ def _remove(uri: str) -> None:
 
 def read_features(
     features: FeatureSet,
-    out: str|Path,              # as given to `backfill`
-    version: int|None=None,
-) -> pl.LazyFrame:              # `event_id`, `event_time`, features in the types of `offline`; no particular order
+    out: str | Path,  # as given to `backfill`
+    version: int | None = None,
+) -> (
+    pl.LazyFrame
+):  # `event_id`, `event_time`, features in the types of `offline`; no particular order
     "What a backfill has computed."
     uri = _absolute(out)
-    if (table := open_table(uri, version)) is None: raise BackfillError(f"{uri} holds no features; `mlkit backfill` computes them.")
+    if (table := open_table(uri, version)) is None:
+        raise BackfillError(f"{uri} holds no features; `mlkit backfill` computes them.")
     _same_features(features, table, uri)
-    days = pl.DataFrame(table.get_add_actions(flatten=True)).sort("partition.event_date", "path")["path"].to_list()
-    return pl.scan_parquet([below(uri, unquote(p)) for p in days], hive_partitioning=False, glob=False, storage_options=storage_options(uri)).with_columns(pl.col(f.name).cast(f.dtype) for f in features.features)
+    days = (
+        pl.DataFrame(table.get_add_actions(flatten=True))
+        .sort("partition.event_date", "path")["path"]
+        .to_list()
+    )
+    return pl.scan_parquet(
+        [below(uri, unquote(p)) for p in days],
+        hive_partitioning=False,
+        glob=False,
+        storage_options=storage_options(uri),
+    ).with_columns(pl.col(f.name).cast(f.dtype) for f in features.features)

@@ -25,87 +25,160 @@ __all__ = ['Check', 'check_model', 'check_invariances', 'calibration_out_of_time
 @dataclass(frozen=True)
 class Check:
     "One question and its answer."
+
     name: str
     passed: bool
     detail: str = ""
 
 # %% ../nbs/08_checks.ipynb #bf2dca59
-def _same(a: np.ndarray, b: np.ndarray) -> bool: return a.tobytes() == b.tobytes()
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.tobytes() == b.tobytes()
 
 
 def check_model(
     model: Model,
     features: FeatureSet,
-    frame: pl.DataFrame,              # feature rows to try it on
-    latency_budget_ms: float=50.0,    # slowest acceptable median score of one row
-    sample: int=200,                  # rows scored one by one
+    frame: pl.DataFrame,  # feature rows to try it on
+    latency_budget_ms: float = 50.0,  # slowest acceptable median score of one row
+    sample: int = 200,  # rows scored one by one
 ) -> list[Check]:
     "Does a model keep the contract of `models.Model`?"
     missing = [n for n in model.features if n not in features.inputs]
-    if missing: return [Check("features are known", False, f"unknown: {', '.join(missing)}")]
-    done = [Check("features are known", True, f"{len(model.features)} features"),
-            Check("trained on these definitions", model.features_hash in ("", features.hash), f"model {model.features_hash or 'any'}, set {features.hash}")]
+    if missing:
+        return [Check("features are known", False, f"unknown: {', '.join(missing)}")]
+    done = [
+        Check("features are known", True, f"{len(model.features)} features"),
+        Check(
+            "trained on these definitions",
+            model.features_hash in ("", features.hash),
+            f"model {model.features_hash or 'any'}, set {features.hash}",
+        ),
+    ]
     x = matrix(frame, model.features)
-    try: scores = model.score(x)
-    except (ModelError, ValueError) as e: return [*done, Check("scores are finite", False, str(e))]
+    try:
+        scores = model.score(x)
+    except (ModelError, ValueError) as e:
+        return [*done, Check("scores are finite", False, str(e))]
     some = np.linspace(0, len(x) - 1, min(sample, len(x))).astype(int)
     single, seconds = [], []
     for i in some:
-        start = time.perf_counter(); single.append(model.score(x[i:i+1])[0]); seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        single.append(model.score(x[i : i + 1])[0])
+        seconds.append(time.perf_counter() - start)
     shuffled = np.random.default_rng(0).permutation(len(x))
-    with tempfile.TemporaryDirectory() as d: save_model(model, d); back = load_model(d).score(x)
-    try: empty = f"{model.score(np.full((1, x.shape[1]), np.nan))[0]:.4f}"
-    except (ModelError, ValueError) as e: empty = f"failed: {e}"
-    median = float(np.median(seconds)*1000)
-    return [*done,
-        Check("scores are probabilities", bool(((scores >= 0) & (scores <= 1)).all()), f"from {scores.min():.4f} to {scores.max():.4f}"),
-        Check("scoring is deterministic", _same(scores, model.score(x)), f"{len(x):,} rows scored twice"),
-        Check("rows are independent", _same(np.array(single), scores[some]) and _same(model.score(x[shuffled]), scores[shuffled]), f"{len(some)} rows one by one, all shuffled"),
+    with tempfile.TemporaryDirectory() as d:
+        save_model(model, d)
+        back = load_model(d).score(x)
+    try:
+        empty = f"{model.score(np.full((1, x.shape[1]), np.nan))[0]:.4f}"
+    except (ModelError, ValueError) as e:
+        empty = f"failed: {e}"
+    median = float(np.median(seconds) * 1000)
+    return [
+        *done,
+        Check(
+            "scores are probabilities",
+            bool(((scores >= 0) & (scores <= 1)).all()),
+            f"from {scores.min():.4f} to {scores.max():.4f}",
+        ),
+        Check(
+            "scoring is deterministic",
+            _same(scores, model.score(x)),
+            f"{len(x):,} rows scored twice",
+        ),
+        Check(
+            "rows are independent",
+            _same(np.array(single), scores[some])
+            and _same(model.score(x[shuffled]), scores[shuffled]),
+            f"{len(some)} rows one by one, all shuffled",
+        ),
         Check("saving changes nothing", _same(back, scores), "saved, read back, scored again"),
-        Check("missing facts do not break it", not empty.startswith("failed"), f"all features missing: {empty}"),
-        Check("within the latency budget", median <= latency_budget_ms, f"median {median:.2f} ms a row, budget {latency_budget_ms:g} ms")]
+        Check(
+            "missing facts do not break it",
+            not empty.startswith("failed"),
+            f"all features missing: {empty}",
+        ),
+        Check(
+            "within the latency budget",
+            median <= latency_budget_ms,
+            f"median {median:.2f} ms a row, budget {latency_budget_ms:g} ms",
+        ),
+    ]
 
 # %% ../nbs/08_checks.ipynb #de0b9d09
 def check_invariances(
     model: Model,
     invariances: Sequence[Any],  # `usecase.Invariance`: `name`, `change`, `allowed`
-    frame: pl.DataFrame,         # feature rows
-    sample: int=2000,
+    frame: pl.DataFrame,  # feature rows
+    sample: int = 2000,
 ) -> list[Check]:
     "Does the score move the way the domain demands?"
-    rows = frame.gather_every(max(1, frame.height//sample)).to_dicts()
+    rows = frame.gather_every(max(1, frame.height // sample)).to_dicts()
     before = model.score(np.concatenate([row(r, model.features) for r in rows]))
     done = []
     for rule in invariances:
         after = model.score(np.concatenate([row(rule.change(r), model.features) for r in rows]))
-        wrong = {"same": after != before, "up": after < before, "down": after > before}[rule.allowed]
-        detail = f"{len(rows)} rows" if not wrong.any() else f"{int(wrong.sum())} of {len(rows)} rows move the wrong way, by up to {float(np.abs(after - before)[wrong].max()):.4f}"
+        wrong = {"same": after != before, "up": after < before, "down": after > before}[
+            rule.allowed
+        ]
+        detail = (
+            f"{len(rows)} rows"
+            if not wrong.any()
+            else f"{int(wrong.sum())} of {len(rows)} rows move the wrong way, by up to {float(np.abs(after - before)[wrong].max()):.4f}"
+        )
         done.append(Check(rule.name, not wrong.any(), detail))
     return done
 
 # %% ../nbs/08_checks.ipynb #17b3ebfb
 def calibration_out_of_time(
     candidate: Backtest,
-) -> float:               # expected calibration error on the latest fold
+) -> float:  # expected calibration error on the latest fold
     "How far off a calibration fitted on the earlier folds is on the latest: a calibrator is never judged on the rows it was fitted on."
     latest = candidate.fold == 0
-    if latest.all(): raise ValueError("calibration cannot be judged on a single fold; give the plan two or more, or a longer history.")
+    if latest.all():
+        raise ValueError(
+            "calibration cannot be judged on a single fold; give the plan two or more, or a longer history."
+        )
     a, b = calibration(candidate.margins[~latest], candidate.labels[~latest])
-    return calibration_error(candidate.labels[latest], np.array([logistic(a*z + b) for z in candidate.margins[latest].tolist()]))
+    return calibration_error(
+        candidate.labels[latest],
+        np.array([logistic(a * z + b) for z in candidate.margins[latest].tolist()]),
+    )
 
 
 def gates(
     checks: Sequence[Check],
     candidate: Backtest,
-    baseline: Backtest,                # the constant
-    champion: Backtest|None=None,      # the current champion's recipe on the same folds
-    tolerance: float=0.02,             # AP that a candidate may fall short of the champion
-    most_ece: float=0.02,              # largest expected calibration error out of time
+    baseline: Backtest,  # the constant
+    champion: Backtest | None = None,  # the current champion's recipe on the same folds
+    tolerance: float = 0.02,  # AP that a candidate may fall short of the champion
+    most_ece: float = 0.02,  # largest expected calibration error out of time
 ) -> list[Check]:
     "May the candidate replace the champion?"
     ece, ap = calibration_out_of_time(candidate), candidate.mean("ap")
-    done = [Check("keeps the model contract", all(c.passed for c in checks), "; ".join(c.name for c in checks if not c.passed) or f"{len(checks)} checks"),
-            Check("better than the base rate", ap > baseline.mean("ap"), f"AP {ap:.3f} against {baseline.mean('ap'):.3f}"),
-            Check("calibrated out of time", ece <= most_ece, f"expected calibration error {ece:.4f}, limit {most_ece:g}")]
-    if champion is not None: done.append(Check("not worse than the champion", ap >= champion.mean("ap") - tolerance, f"AP {ap:.3f} against {champion.mean('ap'):.3f}, tolerance {tolerance:g}"))
+    done = [
+        Check(
+            "keeps the model contract",
+            all(c.passed for c in checks),
+            "; ".join(c.name for c in checks if not c.passed) or f"{len(checks)} checks",
+        ),
+        Check(
+            "better than the base rate",
+            ap > baseline.mean("ap"),
+            f"AP {ap:.3f} against {baseline.mean('ap'):.3f}",
+        ),
+        Check(
+            "calibrated out of time",
+            ece <= most_ece,
+            f"expected calibration error {ece:.4f}, limit {most_ece:g}",
+        ),
+    ]
+    if champion is not None:
+        done.append(
+            Check(
+                "not worse than the champion",
+                ap >= champion.mean("ap") - tolerance,
+                f"AP {ap:.3f} against {champion.mean('ap'):.3f}, tolerance {tolerance:g}",
+            )
+        )
     return done

@@ -27,9 +27,10 @@ __all__ = ['DecisionLog', 'read_decisions', 'find_decision', 'Release', 'load_re
 # %% ../nbs/11_decisions.ipynb #727a48e1
 class DecisionLog:
     "Append-only, durable, one writer a file."
+
     def __init__(
         self,
-        folder: Path|str,  # `<workspace>/decisions`
+        folder: Path | str,  # `<workspace>/decisions`
     ):
         self.folder = Path(folder)
         self._file: Any = None
@@ -41,62 +42,89 @@ class DecisionLog:
         with self._lock:
             if self._file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = open(self.folder/f"{time.time_ns():020d}-{os.getpid()}.jsonl", "ab", buffering=0)
+                self._file = open(
+                    self.folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl", "ab", buffering=0
+                )
             start = self._file.tell()
             try:
-                if self._file.write(line) != len(line): raise OSError("the disk took only part of the decision")
+                if self._file.write(line) != len(line):
+                    raise OSError("the disk took only part of the decision")
                 os.fdatasync(self._file.fileno())
             except OSError:
-                try: self._file.truncate(start)
-                except OSError: self._file = None
+                try:
+                    self._file.truncate(start)
+                except OSError:
+                    self._file = None
                 raise
 
 
 def read_decisions(
-    folder: Path|str,                  # `<workspace>/decisions`
-) -> Iterator[dict[str, Any]]:         # in the order of the files, and within each of writing
+    folder: Path | str,  # `<workspace>/decisions`
+) -> Iterator[dict[str, Any]]:  # in the order of the files, and within each of writing
     "Every decision; a last line without its end is skipped."
     for path in sorted(Path(folder).glob("*.jsonl")):
         with open(path, "rb") as f:
             for line in f:
-                if line.endswith(b"\n"): yield orjson.loads(line)
+                if line.endswith(b"\n"):
+                    yield orjson.loads(line)
 
 
-def find_decision(folder: Path|str, decision_id: str) -> dict[str, Any]:
+def find_decision(folder: Path | str, decision_id: str) -> dict[str, Any]:
     "One decision by its id. Raises `KeyError`."
     needle = decision_id.encode()
     for path in sorted(Path(folder).glob("*.jsonl"), reverse=True):
         with open(path, "rb") as f:
             for line in f:
-                if needle in line and line.endswith(b"\n") and (d := orjson.loads(line))["decision_id"] == decision_id: return d
+                if (
+                    needle in line
+                    and line.endswith(b"\n")
+                    and (d := orjson.loads(line))["decision_id"] == decision_id
+                ):
+                    return d
     raise KeyError(f"no decision {decision_id!r} in {folder}")
 
 # %% ../nbs/11_decisions.ipynb #102ad9b8
 @dataclass(frozen=True)
 class Release:
     "Model and policy that decide together, and who they are."
+
     model: Model
     policy: Policy
     usecase: UseCase
-    about: dict[str, Any]   # the manifest: name, model version, run, digest, tag
+    about: dict[str, Any]  # the manifest: name, model version, run, digest, tag
 
     @property
     def versions(self) -> dict[str, Any]:
         "What every decision says it was made by."
-        return dict(release=self.about.get("tag", ""), model=dict(kind=self.model.kind, version=self.about.get("model_version"), run=self.about.get("run"), digest=self.about.get("digest")),
-                    policy=dict(name=self.policy.name, hash=self.policy.hash), features=self.usecase.features.hash)
+        return dict(
+            release=self.about.get("tag", ""),
+            model=dict(
+                kind=self.model.kind,
+                version=self.about.get("model_version"),
+                run=self.about.get("run"),
+                digest=self.about.get("digest"),
+            ),
+            policy=dict(name=self.policy.name, hash=self.policy.hash),
+            features=self.usecase.features.hash,
+        )
 
 
 def load_release(
-    folder: Path|str,   # with `manifest.json`, `model/`, `policy.json`
+    folder: Path | str,  # with `manifest.json`, `model/`, `policy.json`
 ) -> Release:
     "Read a release; refuses one whose model was changed after it was packed, or that was trained on other feature definitions."
     folder = Path(folder)
-    about = orjson.loads((folder/"manifest.json").read_bytes())
-    usecase, model = load_usecase(about["usecase"]), load_model(folder/"model")
-    if (found := model_digest(folder/"model")) != about["digest"]: raise ContractError(f"{folder}: the model's digest is {found}, its manifest says {about['digest']}; package it again.")
-    if model.features_hash not in ("", usecase.features.hash): raise ContractError(f"{folder}: the model was trained on features {model.features_hash}, this code defines {usecase.features.hash}; package it with the code it was trained with.")
-    return Release(model, load_policy(folder/"policy.json"), usecase, about)
+    about = orjson.loads((folder / "manifest.json").read_bytes())
+    usecase, model = load_usecase(about["usecase"]), load_model(folder / "model")
+    if (found := model_digest(folder / "model")) != about["digest"]:
+        raise ContractError(
+            f"{folder}: the model's digest is {found}, its manifest says {about['digest']}; package it again."
+        )
+    if model.features_hash not in ("", usecase.features.hash):
+        raise ContractError(
+            f"{folder}: the model was trained on features {model.features_hash}, this code defines {usecase.features.hash}; package it with the code it was trained with."
+        )
+    return Release(model, load_policy(folder / "policy.json"), usecase, about)
 
 # %% ../nbs/11_decisions.ipynb #ac6984dd
 def new_id() -> str:
@@ -106,15 +134,23 @@ def new_id() -> str:
 
 def shown(usecase: UseCase, request: dict[str, Any]) -> dict[str, Any]:
     "A stored request in its own units, as guards and people see it."
-    return {n: request[n]/f.factor if isinstance(f, Fixed) else request[n].isoformat() if isinstance(request[n], datetime) else request[n] for n, f in usecase.request.fields.items()}
+    return {
+        n: request[n] / f.factor
+        if isinstance(f, Fixed)
+        else request[n].isoformat()
+        if isinstance(request[n], datetime)
+        else request[n]
+        for n, f in usecase.request.fields.items()
+    }
 
 # %% ../nbs/11_decisions.ipynb #781641f8
 class Engine:
     "Decides one request after another; holds no state between them."
+
     def __init__(
         self,
         release: Release,
-        store: OnlineStore|None,   # None: every decision is degraded
+        store: OnlineStore | None,  # None: every decision is degraded
         log: DecisionLog,
     ):
         self.release, self.store, self.log = release, store, log
@@ -122,8 +158,8 @@ class Engine:
 
     def decide(
         self,
-        raw: dict[str, Any],    # a request as JSON gives it
-    ) -> dict[str, Any]:        # the decision, as logged
+        raw: dict[str, Any],  # a request as JSON gives it
+    ) -> dict[str, Any]:  # the decision, as logged
         "Decide one request. Raises `ContractError` where it breaks the contract, and nothing else."
         start = time.perf_counter()
         usecase = self.release.usecase
@@ -131,18 +167,42 @@ class Engine:
         facts = shown(usecase, request)
         degraded: list[str] = []
         values, state, probability, why = self._evaluate(request, degraded)
-        if probability is None: routed = Routed(HUMAN, "high", 0.0, ["not all facts are at hand"])
-        else: routed = route(self.release.policy, probability, facts[self.release.policy.exposure], {**facts, **values})
-        decision = dict(decision_id=new_id(), at=datetime.now(timezone.utc).isoformat(), request=facts, route=routed.route, band=routed.band, probability=probability,
-                        expected_loss=routed.expected_loss, because=routed.because, reasons=why, degraded=degraded, **self.release.versions,
-                        values=values, state=state, ms=round((time.perf_counter() - start)*1000, 3))
+        if probability is None:
+            routed = Routed(HUMAN, "high", 0.0, ["not all facts are at hand"])
+        else:
+            routed = route(
+                self.release.policy,
+                probability,
+                facts[self.release.policy.exposure],
+                {**facts, **values},
+            )
+        decision = dict(
+            decision_id=new_id(),
+            at=datetime.now(timezone.utc).isoformat(),
+            request=facts,
+            route=routed.route,
+            band=routed.band,
+            probability=probability,
+            expected_loss=routed.expected_loss,
+            because=routed.because,
+            reasons=why,
+            degraded=degraded,
+            **self.release.versions,
+            values=values,
+            state=state,
+            ms=round((time.perf_counter() - start) * 1000, 3),
+        )
         return self._logged(decision)
 
-    def _evaluate(self, request: dict[str, Any], degraded: list[str]) -> tuple[dict, dict, float|None, list]:
+    def _evaluate(
+        self, request: dict[str, Any], degraded: list[str]
+    ) -> tuple[dict, dict, float | None, list]:
         "Features, state position, probability, reasons; what fails is named in `degraded`."
-        values: dict[str, Any] = {}; state: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        state: dict[str, Any] = {}
         try:
-            if self.store is None: raise RuntimeError("no online state")
+            if self.store is None:
+                raise RuntimeError("no online state")
             with self.store.reader() as reader:
                 values = self.online(request, reader)
                 state = reader.position().get("seq", {})
@@ -151,18 +211,46 @@ class Engine:
             return {}, state, None, []
         try:
             x = row(values, self.release.model.features)
-            return values, state, float(self.release.model.score(x)[0]), reasons(self.release.model, values, x)
+            return (
+                values,
+                state,
+                float(self.release.model.score(x)[0]),
+                reasons(self.release.model, values, x),
+            )
         except Exception as e:
             degraded.append(f"model: {e}")
             return values, state, None, []
 
     def _logged(self, decision: dict[str, Any]) -> dict[str, Any]:
         "Make it durable; a decision that cannot be is a human's."
-        try: self.log.append(decision)
-        except OSError as e: decision.update(route=HUMAN, band="high", degraded=[*decision["degraded"], f"decision log: {e}"], because=[*decision["because"], "the decision could not be recorded"])
+        try:
+            self.log.append(decision)
+        except OSError as e:
+            decision.update(
+                route=HUMAN,
+                band="high",
+                degraded=[*decision["degraded"], f"decision log: {e}"],
+                because=[*decision["because"], "the decision could not be recorded"],
+            )
         return decision
 
 # %% ../nbs/11_decisions.ipynb #8357afaf
 def answer(decision: dict[str, Any]) -> dict[str, Any]:
     "What the client is told."
-    return {k: decision[k] for k in ("decision_id", "route", "band", "probability", "expected_loss", "because", "reasons", "degraded", "release", "model", "policy", "features")}
+    return {
+        k: decision[k]
+        for k in (
+            "decision_id",
+            "route",
+            "band",
+            "probability",
+            "expected_loss",
+            "because",
+            "reasons",
+            "degraded",
+            "release",
+            "model",
+            "policy",
+            "features",
+        )
+    }

@@ -27,25 +27,34 @@ class SourceError(ValueError):
 
 
 def source_files(
-    source: str|Path,  # a file or a glob
-) -> list[Path]:       # at least one, in a stable order
+    source: str | Path,  # a file or a glob
+) -> list[Path]:  # at least one, in a stable order
     "The files of a source."
-    pattern = globbing.has_magic(str(source)) and not Path(source).exists()  # a file may be called p[1].csv
+    pattern = (
+        globbing.has_magic(str(source)) and not Path(source).exists()
+    )  # a file may be called p[1].csv
     found = [Path(p) for p in sorted(globbing.glob(str(source)))] if pattern else [Path(source)]
-    if not found: raise SourceError(f"{source}: no file matches.")
+    if not found:
+        raise SourceError(f"{source}: no file matches.")
     for path in found:
-        if not path.exists(): raise SourceError(f"{path}: no such file.")
-        if path.is_dir(): raise SourceError(f"{path} is a folder; name a file, or a glob such as '{path}/*.parquet'.")
-        if path.stat().st_size == 0: raise SourceError(f"{path} is empty (0 bytes).")
+        if not path.exists():
+            raise SourceError(f"{path}: no such file.")
+        if path.is_dir():
+            raise SourceError(
+                f"{path} is a folder; name a file, or a glob such as '{path}/*.parquet'."
+            )
+        if path.stat().st_size == 0:
+            raise SourceError(f"{path} is empty (0 bytes).")
     return found
 
 
 def source_hash(
-    source: str|Path,  # a file or a glob
-) -> str:              # names the source's content, whatever the files are called
+    source: str | Path,  # a file or a glob
+) -> str:  # names the source's content, whatever the files are called
     "Content hash of a source."
     hashes = [content_hash(p) for p in source_files(source)]
-    if len(hashes) == 1: return hashes[0]
+    if len(hashes) == 1:
+        return hashes[0]
     return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
 
 # %% ../nbs/03_etl.ipynb #608ab2ff
@@ -54,11 +63,20 @@ def _read_jsonl(path: Path) -> pl.DataFrame:
     rows = []
     with open(path, "rb") as f:
         for n, line in enumerate(f, 1):
-            if not line.strip(): continue
-            try: row = orjson.loads(line)
-            except orjson.JSONDecodeError as e: raise SourceError(f"{path}, line {n}: not JSON ({e}).") from None
-            if not isinstance(row, dict): raise SourceError(f"{path}, line {n}: not a JSON object.")
-            rows.append({k: None if v is None else v if isinstance(v, str) else orjson.dumps(v).decode() for k, v in row.items()})
+            if not line.strip():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as e:
+                raise SourceError(f"{path}, line {n}: not JSON ({e}).") from None
+            if not isinstance(row, dict):
+                raise SourceError(f"{path}, line {n}: not a JSON object.")
+            rows.append(
+                {
+                    k: None if v is None else v if isinstance(v, str) else orjson.dumps(v).decode()
+                    for k, v in row.items()
+                }
+            )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -66,84 +84,133 @@ _HEAD = 4096
 
 
 def _begins(path: Path) -> bytes:
-    with open(path, "rb") as f: return f.read(_HEAD)
+    with open(path, "rb") as f:
+        return f.read(_HEAD)
 
 
 def _check_text(path: Path, head: bytes) -> None:
     "Is this text in UTF-8, and a CSV divided by commas? What is not is named, for what comes of it is unreadable."
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in head: raise SourceError(f"{path} is no UTF-8 text (UTF-16, perhaps, or no text at all); save it as UTF-8.")
-    try: head.decode()
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in head:
+        raise SourceError(
+            f"{path} is no UTF-8 text (UTF-16, perhaps, or no text at all); save it as UTF-8."
+        )
+    try:
+        head.decode()
     except UnicodeDecodeError as e:
         line = head.count(b"\n", 0, e.start) + 1
-        if len(head) < _HEAD or e.start < len(head) - 3: raise SourceError(f"{path}, line {line}: not UTF-8 (Latin-1, perhaps); save it as UTF-8.") from None  # else a character cut in two by the end of the head
+        if len(head) < _HEAD or e.start < len(head) - 3:
+            raise SourceError(
+                f"{path}, line {line}: not UTF-8 (Latin-1, perhaps); save it as UTF-8."
+            ) from None  # else a character cut in two by the end of the head
     first = head.split(b"\n", 1)[0]
     if path.suffix.lower() == ".csv" and b"," not in first:
         for mark, name in ((b";", "semicolons"), (b"\t", "tabs"), (b"|", "bars")):
-            if mark in first: raise SourceError(f"{path}: the columns are divided by {name}; save it with commas.")
+            if mark in first:
+                raise SourceError(
+                    f"{path}: the columns are divided by {name}; save it with commas."
+                )
 
 
 def read_source(
-    path: Path,        # `.parquet`, `.csv` or `.jsonl`
-) -> pl.DataFrame:     # as the file has it; CSV and JSONL as text
+    path: Path,  # `.parquet`, `.csv` or `.jsonl`
+) -> pl.DataFrame:  # as the file has it; CSV and JSONL as text
     "Read one file. Raises `SourceError` where it cannot be read whole."
     kind = path.suffix.lower()
     if kind not in (".parquet", ".csv", ".jsonl", ".ndjson"):
-        raise SourceError(f"{path}: files of kind {kind or 'without an ending'} are not known; give .parquet, .csv or .jsonl.")
+        raise SourceError(
+            f"{path}: files of kind {kind or 'without an ending'} are not known; give .parquet, .csv or .jsonl."
+        )
     if (kind == ".parquet") != ((head := _begins(path))[:4] == b"PAR1"):
-        raise SourceError(f"{path} is not what its name says: " + ("it is no Parquet file." if kind == ".parquet" else "it is a Parquet file; rename it to .parquet."))
-    if kind != ".parquet": _check_text(path, head)
+        raise SourceError(
+            f"{path} is not what its name says: "
+            + (
+                "it is no Parquet file."
+                if kind == ".parquet"
+                else "it is a Parquet file; rename it to .parquet."
+            )
+        )
+    if kind != ".parquet":
+        _check_text(path, head)
     try:
-        if kind == ".parquet": frame = pl.read_parquet(path, glob=False)
-        elif kind == ".csv": frame = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False, glob=False)
-        else: frame = _read_jsonl(path)
-    except SourceError: raise
+        if kind == ".parquet":
+            frame = pl.read_parquet(path, glob=False)
+        elif kind == ".csv":
+            frame = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False, glob=False)
+        else:
+            frame = _read_jsonl(path)
+    except SourceError:
+        raise
     except BaseException as e:  # Polars panics on some damaged files, and a panic is no Exception
-        if not isinstance(e, Exception) and type(e).__name__ != "PanicException": raise
-        raise SourceError(f"{path} cannot be read; is it truncated or damaged? ({(str(e).splitlines() or [type(e).__name__])[0]})") from e
-    if frame.is_empty(): raise SourceError(f"{path} has no rows.")
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
+        raise SourceError(
+            f"{path} cannot be read; is it truncated or damaged? ({(str(e).splitlines() or [type(e).__name__])[0]})"
+        ) from e
+    if frame.is_empty():
+        raise SourceError(f"{path} has no rows.")
     return frame
 
 # %% ../nbs/03_etl.ipynb #955d7900
 @dataclass(frozen=True)
 class SourceFormat:
     "How the rows of a foreign file become events."
+
     name: str
-    main: type[Stream]                                  # every row is one event of this stream
-    columns: Mapping[str, str]                          # column of the file -> field of `main`, or of `extra`
+    main: type[Stream]  # every row is one event of this stream
+    columns: Mapping[str, str]  # column of the file -> field of `main`, or of `extra`
     extra: Mapping[str, Field] = field(default_factory=dict)
     derive: Mapping[type[Stream], Mapping[str, pl.Expr]] = field(default_factory=dict)
-    ignore: tuple[str, ...] = ()                        # columns knowingly left out
-    lenient: bool = False                               # optional fields may have no column at all
+    ignore: tuple[str, ...] = ()  # columns knowingly left out
+    lenient: bool = False  # optional fields may have no column at all
 
     @property
     def row(self) -> type[Stream]:
         "The contract of a whole row: the main stream's fields and the extra ones."
-        return type(self.main.__name__, (Stream,), {**{k: f for k, f in self.main.fields.items() if k not in ("event_id", "event_time")}, **self.extra})
+        return type(
+            self.main.__name__,
+            (Stream,),
+            {
+                **{
+                    k: f for k, f in self.main.fields.items() if k not in ("event_id", "event_time")
+                },
+                **self.extra,
+            },
+        )
 
     def misfit(self, columns: list[str]) -> list[str]:
         "What keeps a file from being of this format; empty when it fits."
-        missing = [c for c, n in self.columns.items() if c not in columns and not (self.lenient and self.row.fields[n].optional)]
+        missing = [
+            c
+            for c, n in self.columns.items()
+            if c not in columns and not (self.lenient and self.row.fields[n].optional)
+        ]
         unknown = [c for c in columns if c not in self.columns and c not in self.ignore]
-        return [f"column {c!r} is missing" for c in missing] + [f"column {c!r} is unknown" for c in unknown]
+        return [f"column {c!r} is missing" for c in missing] + [
+            f"column {c!r} is unknown" for c in unknown
+        ]
 
 
 def find_format(
     formats: list[SourceFormat],
-    columns: list[str],           # of the file at hand
-    path: str|Path="the file",    # for the message
+    columns: list[str],  # of the file at hand
+    path: str | Path = "the file",  # for the message
 ) -> SourceFormat:
     "The format a file is of. Raises `ContractError` saying what keeps it from the nearest one."
     nearest = min(formats, key=lambda f: len(f.misfit(columns)))
     if wrong := nearest.misfit(columns):
-        raise ContractError(f"{path} fits no known format. Nearest is {nearest.name!r}, but {'; '.join(wrong)}. "
-                            "Change the file, or add a SourceFormat to the use case's notebook.")
+        raise ContractError(
+            f"{path} fits no known format. Nearest is {nearest.name!r}, but {'; '.join(wrong)}. "
+            "Change the file, or add a SourceFormat to the use case's notebook."
+        )
     return nearest
 
 # %% ../nbs/03_etl.ipynb #0384f9fd
 def to_events(
     fmt: SourceFormat,
-    raw: pl.DataFrame,                                             # as read from the file
-) -> tuple[dict[type[Stream], pl.DataFrame], dict[type[Stream], pl.DataFrame]]:  # events by stream; rows that break its contract, with reasons
+    raw: pl.DataFrame,  # as read from the file
+) -> tuple[
+    dict[type[Stream], pl.DataFrame], dict[type[Stream], pl.DataFrame]
+]:  # events by stream; rows that break its contract, with reasons
     "Turn rows into events."
     named = raw.select(pl.col(c).alias(n) for c, n in fmt.columns.items() if c in raw.columns)
     rows, refused = check(fmt.row, named)
@@ -156,22 +223,25 @@ def to_events(
 # %% ../nbs/03_etl.ipynb #397fa4d3
 class Logs:
     "The event logs of a workspace, one a stream."
+
     def __init__(
         self,
-        folder: Path|str,  # the workspace's folder, or `s3://bucket/prefix`; logs live in `folder/log`
+        folder: Path
+        | str,  # the workspace's folder, or `s3://bucket/prefix`; logs live in `folder/log`
     ):
         self.folder = folder if "://" in str(folder) else Path(folder)
         self._logs: dict[str, EventLog] = {}
 
     def __getitem__(self, stream: type[Stream]) -> EventLog:
-        if stream.name not in self._logs: self._logs[stream.name] = EventLog(stream, below(self.folder, "log"))
+        if stream.name not in self._logs:
+            self._logs[stream.name] = EventLog(stream, below(self.folder, "log"))
         return self._logs[stream.name]
 
 
 def land(
     log: EventLog,
     rows: pl.DataFrame,  # raw rows in the stream's own columns
-    batch: str,          # name of the batch
+    batch: str,  # name of the batch
 ) -> Appended:
     "Check rows, quarantine what breaks the contract, append the rest once."
     good, bad = check(log.stream, rows)
@@ -182,22 +252,23 @@ def land(
 @dataclass
 class Ingested:
     "What an ingest did."
+
     source: str
     format: str
     hash: str
-    rows: int = 0           # rows read from the files
-    accepted: int = 0       # rows that kept the contract
-    quarantined: int = 0    # rows that broke it, or contradicted a known event
-    duplicates: int = 0     # events that were known already
+    rows: int = 0  # rows read from the files
+    accepted: int = 0  # rows that kept the contract
+    quarantined: int = 0  # rows that broke it, or contradicted a known event
+    duplicates: int = 0  # events that were known already
     appended: dict[str, int] = field(default_factory=dict)  # new events by stream
 
 
 def ingest(
-    source: str|Path,              # a file or a glob
+    source: str | Path,  # a file or a glob
     formats: list[SourceFormat],
     logs: Logs,
-    since: datetime|None=None,     # only events at or after this moment
-    until: datetime|None=None,     # only events strictly before this moment
+    since: datetime | None = None,  # only events at or after this moment
+    until: datetime | None = None,  # only events strictly before this moment
 ) -> Ingested:
     "Ingest a source. Every file is read and mapped before the first event is appended."
     files = source_files(source)
@@ -207,12 +278,19 @@ def ingest(
     for path, raw, fmt in mapped:
         name = content_hash(path)
         events, rejected = to_events(fmt, raw)
-        done.rows += raw.height; done.accepted += raw.height - rejected[fmt.main].height
-        for stream, refused in rejected.items(): done.quarantined += logs[stream].quarantine.put(refused, f"{name}/contract")
+        done.rows += raw.height
+        done.accepted += raw.height - rejected[fmt.main].height
+        for stream, refused in rejected.items():
+            done.quarantined += logs[stream].quarantine.put(refused, f"{name}/contract")
         for stream, frame in events.items():
             part = frame if since is None else frame.filter(pl.col("event_time") >= since)
             part = part if until is None else part.filter(pl.col("event_time") < until)
-            result = append(logs[stream], part, f"{name}/{stream.name}/{since or ''}..{until or ''}") if part.height else Appended(part)
+            result = (
+                append(logs[stream], part, f"{name}/{stream.name}/{since or ''}..{until or ''}")
+                if part.height
+                else Appended(part)
+            )
             done.appended[stream.name] = done.appended.get(stream.name, 0) + result.new
-            done.duplicates += result.duplicates; done.quarantined += result.conflicts
+            done.duplicates += result.duplicates
+            done.quarantined += result.conflicts
     return done

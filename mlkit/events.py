@@ -12,9 +12,34 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from .fields import EARLIEST, LATEST, TIME, Category, ContractError, Field, Fixed, Flag, Key, Problem, Text, Time
+from mlkit.fields import (
+    EARLIEST,
+    LATEST,
+    TIME,
+    Category,
+    ContractError,
+    Field,
+    Fixed,
+    Flag,
+    Key,
+    Problem,
+    Text,
+    Time,
+)
 
-_all_ = ["EARLIEST", "LATEST", "TIME", "Category", "ContractError", "Field", "Fixed", "Flag", "Key", "Text", "Time"]
+_all_ = [
+    "EARLIEST",
+    "LATEST",
+    "TIME",
+    "Category",
+    "ContractError",
+    "Field",
+    "Fixed",
+    "Flag",
+    "Key",
+    "Text",
+    "Time",
+]
 
 # %% auto #0
 __all__ = ['Range', 'at_least', 'below', 'between', 'present', 'Condition', 'condition', 'conditions', 'window_us', 'Aggregate',
@@ -25,53 +50,93 @@ __all__ = ['Range', 'at_least', 'below', 'between', 'present', 'Condition', 'con
 @dataclass(frozen=True)
 class Range:
     "Values from `low` on and below `high`, in the field's unit; with neither: anything that is not missing."
-    low: float|None = None
-    high: float|None = None
+
+    low: float | None = None
+    high: float | None = None
 
     def __repr__(self) -> str:
         "As it was written."
-        if self.low is None: return "present()" if self.high is None else f"below({self.high!r})"
-        return f"at_least({self.low!r})" if self.high is None else f"between({self.low!r}, {self.high!r})"
+        if self.low is None:
+            return "present()" if self.high is None else f"below({self.high!r})"
+        return (
+            f"at_least({self.low!r})"
+            if self.high is None
+            else f"between({self.low!r}, {self.high!r})"
+        )
 
 
 def _bound(value: float) -> float:
-    if value is None: raise ContractError("at_least, below and between need a number; that something is known is said with present().")
+    if value is None:
+        raise ContractError(
+            "at_least, below and between need a number; that something is known is said with present()."
+        )
     return value
 
 
-def at_least(low: float) -> Range: "Condition: `low` or more."; return Range(_bound(low))
-def below(high: float) -> Range: "Condition: less than `high`."; return Range(None, _bound(high))
-def between(low: float, high: float) -> Range: "Condition: `low` or more, and less than `high`."; return Range(_bound(low), _bound(high))
-def present() -> Range: "Condition: not missing."; return Range()
+def at_least(low: float) -> Range:
+    "Condition: `low` or more."
+    return Range(_bound(low))
+
+
+def below(high: float) -> Range:
+    "Condition: less than `high`."
+    return Range(None, _bound(high))
+
+
+def between(low: float, high: float) -> Range:
+    "Condition: `low` or more, and less than `high`."
+    return Range(_bound(low), _bound(high))
+
+
+def present() -> Range:
+    "Condition: not missing."
+    return Range()
 
 
 @dataclass(frozen=True)
 class Condition:
     "A condition on one field, in stored values."
+
     field: str
-    among: tuple|None = None
-    low: int|None = None
-    high: int|None = None
+    among: tuple | None = None
+    low: int | None = None
+    high: int | None = None
 
     def expr(self) -> pl.Expr:
         "Over a frame of stored events; never null."
         c = pl.col(self.field)
-        if self.among is not None: return pl.any_horizontal(c.eq_missing(pl.lit(v)) for v in self.among)
+        if self.among is not None:
+            return pl.any_horizontal(c.eq_missing(pl.lit(v)) for v in self.among)
         kept = c.is_not_null()
-        if self.low is not None: kept = kept & (c >= self.low)
+        if self.low is not None:
+            kept = kept & (c >= self.low)
         return (kept if self.high is None else kept & (c < self.high)).fill_null(False)
 
     def holds(self, event: dict[str, Any]) -> bool:
         "Of one stored event."
         v = event[self.field]
-        if self.among is not None: return v in self.among
-        return v is not None and (self.low is None or v >= self.low) and (self.high is None or v < self.high)
+        if self.among is not None:
+            return v in self.among
+        return (
+            v is not None
+            and (self.low is None or v >= self.low)
+            and (self.high is None or v < self.high)
+        )
 
     def says(self, f: Field) -> str:
         "As a person reads it: decimals in their own unit."
-        shown = lambda v: "missing" if v is None else f"{v/f.factor:g}" if isinstance(f, Fixed) else str(v)
-        if self.among is not None: return f"{self.field} = {' or '.join(map(shown, self.among))}"
-        return f"{self.field} " + (" and ".join([f">= {shown(self.low)}"]*(self.low is not None) + [f"< {shown(self.high)}"]*(self.high is not None)) or "known")
+        shown = lambda v: (
+            "missing" if v is None else f"{v / f.factor:g}" if isinstance(f, Fixed) else str(v)
+        )
+        if self.among is not None:
+            return f"{self.field} = {' or '.join(map(shown, self.among))}"
+        return f"{self.field} " + (
+            " and ".join(
+                [f">= {shown(self.low)}"] * (self.low is not None)
+                + [f"< {shown(self.high)}"] * (self.high is not None)
+            )
+            or "known"
+        )
 
     @property
     def identity(self) -> list[Any]:
@@ -81,74 +146,125 @@ class Condition:
 # %% ../nbs/01_events.ipynb #ee871391
 def condition(
     stream: type[Stream],
-    name: str,             # the field
-    wanted: Any,           # a value, a list of values, or a `Range`
+    name: str,  # the field
+    wanted: Any,  # a value, a list of values, or a `Range`
 ) -> Condition:
     "A condition as written in `where=`, checked and in stored values. Raises `ContractError`."
-    if (f := stream.fields.get(name)) is None: raise ContractError(f"where: {stream.__name__} has no field {name!r}; it has {', '.join(stream.fields)}.")
+    if (f := stream.fields.get(name)) is None:
+        raise ContractError(
+            f"where: {stream.__name__} has no field {name!r}; it has {', '.join(stream.fields)}."
+        )
     try:
-        if isinstance(wanted, Range): return _range(name, f, wanted)
+        if isinstance(wanted, Range):
+            return _range(name, f, wanted)
         values = wanted if isinstance(wanted, (list, tuple, set, frozenset)) else [wanted]
-        if not values: raise ValueError("an empty list, which no event can meet")
-        if None in values and not f.optional: raise ValueError("it is never missing, as it is not optional")
-        return Condition(name, tuple(sorted({None if v is None else f.value(v) for v in values}, key=lambda v: (v is not None, v))))
-    except ValueError as e: raise ContractError(f"where: {stream.__name__}.{name} ({type(f).__name__}) cannot be {wanted!r}: {e}.") from None
+        if not values:
+            raise ValueError("an empty list, which no event can meet")
+        if None in values and not f.optional:
+            raise ValueError("it is never missing, as it is not optional")
+        return Condition(
+            name,
+            tuple(
+                sorted(
+                    {None if v is None else f.value(v) for v in values},
+                    key=lambda v: (v is not None, v),
+                )
+            ),
+        )
+    except ValueError as e:
+        raise ContractError(
+            f"where: {stream.__name__}.{name} ({type(f).__name__}) cannot be {wanted!r}: {e}."
+        ) from None
 
 
 def _range(name: str, f: Field, wanted: Range) -> Condition:
-    if wanted == Range(): return Condition(name)
-    if not isinstance(f, (Fixed, Key)): raise ValueError("only a Fixed or a Key has an order")
+    if wanted == Range():
+        return Condition(name)
+    if not isinstance(f, (Fixed, Key)):
+        raise ValueError("only a Fixed or a Key has an order")
     low, high = (None if v is None else f.value(v) for v in (wanted.low, wanted.high))
-    if low is not None and high is not None and low >= high: raise ValueError("the range is empty")
+    if low is not None and high is not None and low >= high:
+        raise ValueError("the range is empty")
     return Condition(name, None, low, high)
 
 
-def conditions(stream: type[Stream], where: dict[str, Any]|None) -> tuple[Condition, ...]:
+def conditions(stream: type[Stream], where: dict[str, Any] | None) -> tuple[Condition, ...]:
     "All of `where=`, in an order of their own, so that the way of writing does not matter."
-    if where is not None and not isinstance(where, dict): raise ContractError(f"conditions are written as a dict, field to value, as in where=dict(kind='card'), not as {type(where).__name__}.")
-    return tuple(sorted((condition(stream, n, v) for n, v in (where or {}).items()), key=lambda c: c.field))
+    if where is not None and not isinstance(where, dict):
+        raise ContractError(
+            f"conditions are written as a dict, field to value, as in where=dict(kind='card'), not as {type(where).__name__}."
+        )
+    return tuple(
+        sorted((condition(stream, n, v) for n, v in (where or {}).items()), key=lambda c: c.field)
+    )
 
 # %% ../nbs/01_events.ipynb #0c3c1882
 def window_us(
     text: str,  # a number and one of `s m h d w`, as in "30m" or "7d"
-) -> int:       # microseconds
+) -> int:  # microseconds
     "The length of a window."
     units = dict(s=1, m=60, h=3600, d=86400, w=604800)
     if not (isinstance(text, str) and re.fullmatch("0*[1-9][0-9]*[smhdw]", text)):
-        raise ContractError(f"window {text!r}: write a whole number and one of s, m, h, d, w, as in '30m' or '7d'; a window looks back, never ahead.")
-    length = int(text[:-1])*units[text[-1]]*1_000_000
-    if length > 36_525*86_400_000_000: raise ContractError(f"window {text!r} is longer than a hundred years.")
+        raise ContractError(
+            f"window {text!r}: write a whole number and one of s, m, h, d, w, as in '30m' or '7d'; a window looks back, never ahead."
+        )
+    length = int(text[:-1]) * units[text[-1]] * 1_000_000
+    if length > 36_525 * 86_400_000_000:
+        raise ContractError(f"window {text!r} is longer than a hundred years.")
     return length
 
 
 _MEASURES: dict[str, tuple[type[Field], ...]] = dict(
-    sum=(Fixed, Flag), mean=(Fixed, Flag), std=(Fixed,), min=(Fixed,), max=(Fixed,), first=(Fixed, Flag, Category), last=(Fixed, Flag, Category), distinct=(Fixed, Flag, Category, Key, Text))
+    sum=(Fixed, Flag),
+    mean=(Fixed, Flag),
+    std=(Fixed,),
+    min=(Fixed,),
+    max=(Fixed,),
+    first=(Fixed, Flag, Category),
+    last=(Fixed, Flag, Category),
+    distinct=(Fixed, Flag, Category, Key, Text),
+)
 
 
 @dataclass(frozen=True)
 class Aggregate:
     "A question about the past of a stream; see `Stream.count` and its neighbours."
+
     stream: type[Stream]
     kind: str
-    measure: str|None = None
+    measure: str | None = None
     over: tuple[str, ...] = ()
     where: tuple[Condition, ...] = ()
     empty: Any = None
-    of: tuple[Condition, ...] = ()   # what `share` is the share of
-    by: tuple[str, ...] = ()         # fields of the stream that name the entity, where they are not the view's key
+    of: tuple[Condition, ...] = ()  # what `share` is the share of
+    by: tuple[
+        str, ...
+    ] = ()  # fields of the stream that name the entity, where they are not the view's key
 
     def __post_init__(self):
-        if not isinstance(self.over, tuple) or not self.over: raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
-        for w in self.over: window_us(w)
-        for b in self.by: _known(self.stream, b, f"{self.kind}: by")
-        if self.kind in _MEASURES and not (isinstance(self.measure, str) and self.measure): raise ContractError(f"{self.kind}: of which field? Name it as text, as in Stream.{self.kind}('amount', over=…).")
-        if self.measure is not None: object.__setattr__(self, "where", _measurable(self))
-        if self.kind == "share" and not self.of: raise ContractError("share: of what? Write Stream.share(dict(field=value), over=…).")
-        if self.empty is not None: object.__setattr__(self, "empty", _empty(self))
+        if not isinstance(self.over, tuple) or not self.over:
+            raise ContractError(f"{self.kind}: say over which windows, as in over=['1d', '7d'].")
+        for w in self.over:
+            window_us(w)
+        for b in self.by:
+            _known(self.stream, b, f"{self.kind}: by")
+        if self.kind in _MEASURES and not (isinstance(self.measure, str) and self.measure):
+            raise ContractError(
+                f"{self.kind}: of which field? Name it as text, as in Stream.{self.kind}('amount', over=…)."
+            )
+        if self.measure is not None:
+            object.__setattr__(self, "where", _measurable(self))
+        if self.kind == "share" and not self.of:
+            raise ContractError("share: of what? Write Stream.share(dict(field=value), over=…).")
+        if self.empty is not None:
+            object.__setattr__(self, "empty", _empty(self))
 
 
 def _known(stream: type[Stream], name: str, what: str) -> Field:
-    if name not in stream.fields: raise ContractError(f"{what}: {stream.__name__} has no field {name!r}; it has {', '.join(stream.fields)}.")
+    if name not in stream.fields:
+        raise ContractError(
+            f"{what}: {stream.__name__} has no field {name!r}; it has {', '.join(stream.fields)}."
+        )
     return stream.fields[name]
 
 # %% ../nbs/01_events.ipynb #cf0e1ceb
@@ -156,116 +272,177 @@ def _measurable(a: Aggregate) -> tuple[Condition, ...]:
     "The aggregate's conditions, and that its measure is there. Raises where the measure is of the wrong kind, or could overflow."
     f = _known(a.stream, a.measure, a.kind)
     if not isinstance(f, _MEASURES[a.kind]):
-        raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: the field is a {type(f).__name__}, and {a.kind} takes {' or '.join(t.__name__ for t in _MEASURES[a.kind])}.")
-    if a.kind in ("sum", "mean", "std") and isinstance(f, Fixed) and max(abs(f.low), abs(f.high))*f.factor*10**6 >= 2**63:
-        raise ContractError(f"{a.kind} of {a.stream.__name__}.{a.measure}: a million events of {f.high:g} at {f.places} places overflow 64 bits; declare a narrower `high=`, or fewer places.")
-    if isinstance(f, Category) and a.kind in ("first", "last"): return tuple(sorted({*a.where, Condition(a.measure, tuple(sorted(f.values)))}, key=str))
+        raise ContractError(
+            f"{a.kind} of {a.stream.__name__}.{a.measure}: the field is a {type(f).__name__}, and {a.kind} takes {' or '.join(t.__name__ for t in _MEASURES[a.kind])}."
+        )
+    if (
+        a.kind in ("sum", "mean", "std")
+        and isinstance(f, Fixed)
+        and max(abs(f.low), abs(f.high)) * f.factor * 10**6 >= 2**63
+    ):
+        raise ContractError(
+            f"{a.kind} of {a.stream.__name__}.{a.measure}: a million events of {f.high:g} at {f.places} places overflow 64 bits; declare a narrower `high=`, or fewer places."
+        )
+    if isinstance(f, Category) and a.kind in ("first", "last"):
+        return tuple(sorted({*a.where, Condition(a.measure, tuple(sorted(f.values)))}, key=str))
     return tuple(sorted({*a.where, Condition(a.measure)}, key=str)) if f.optional else a.where
 
 
 def _empty(a: Aggregate) -> Any:
     "The declared value for nothing, in the type of the feature."
-    if a.kind in ("count", "sum", "distinct"): raise ContractError(f"{a.kind}: nothing is 0 already; leave out `empty=`.")
+    if a.kind in ("count", "sum", "distinct"):
+        raise ContractError(f"{a.kind}: nothing is 0 already; leave out `empty=`.")
     f = a.stream.fields.get(a.measure or "")
     if a.kind in ("first", "last") and isinstance(f, (Category, Flag)):
-        try: return f.value(a.empty)
-        except ValueError as e: raise ContractError(f"{a.kind} of {a.measure!r}: empty={a.empty!r} {e}.") from None
-    if isinstance(a.empty, bool) or not isinstance(a.empty, (int, float)) or not math.isfinite(a.empty): raise ContractError(f"{a.kind}: empty={a.empty!r} is no finite number.")
+        try:
+            return f.value(a.empty)
+        except ValueError as e:
+            raise ContractError(f"{a.kind} of {a.measure!r}: empty={a.empty!r} {e}.") from None
+    if (
+        isinstance(a.empty, bool)
+        or not isinstance(a.empty, (int, float))
+        or not math.isfinite(a.empty)
+    ):
+        raise ContractError(f"{a.kind}: empty={a.empty!r} is no finite number.")
     return float(a.empty)
 
 # %% ../nbs/01_events.ipynb #40b0b4e2
 def _asked(
-    stream: type[Stream], kind: str, measure: str|None, over: Sequence[str],
-    where: dict[str, Any]|None=None, by: str|Sequence[str]=(), empty: Any=None, of: dict[str, Any]|None=None, **unknown: Any,
+    stream: type[Stream],
+    kind: str,
+    measure: str | None,
+    over: Sequence[str],
+    where: dict[str, Any] | None = None,
+    by: str | Sequence[str] = (),
+    empty: Any = None,
+    of: dict[str, Any] | None = None,
+    **unknown: Any,
 ) -> Aggregate:
     "A question of any kind."
-    if unknown: raise ContractError(f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=.")
-    return Aggregate(stream, kind, measure, tuple(over) if isinstance(over, (list, tuple)) else over, conditions(stream, where), empty, conditions(stream, of), tuple(by) if isinstance(by, (list, tuple)) else (by,))
+    if unknown:
+        raise ContractError(
+            f"{kind} has no option {next(iter(unknown))!r}; there are over=, where=, by= and empty=."
+        )
+    return Aggregate(
+        stream,
+        kind,
+        measure,
+        tuple(over) if isinstance(over, (list, tuple)) else over,
+        conditions(stream, where),
+        empty,
+        conditions(stream, of),
+        tuple(by) if isinstance(by, (list, tuple)) else (by,),
+    )
 
 # %% ../nbs/01_events.ipynb #f53f85c3
 class Asked:
     "What every stream can be asked; mixed into `Stream`."
+
     @classmethod
-    def count(cls, over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def count(cls, over: Sequence[str] = (), **more: Any) -> Aggregate:
         "How many events; 0 when there are none. `more`, here and below: `where=` conditions, `by=` the stream's fields for the entity, `empty=` the value for nothing."
         return _asked(cls, "count", None, over, **more)
 
     @classmethod
-    def sum(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def sum(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Total of a measure, in its own unit; 0 when there are no events."
         return _asked(cls, "sum", measure, over, **more)
 
     @classmethod
-    def mean(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def mean(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Mean of a measure (of a flag: the share of yeses); null, or `empty`, when there are no events."
         return _asked(cls, "mean", measure, over, **more)
 
     @classmethod
-    def share(cls, of: dict[str, Any]|None=None, over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def share(
+        cls, of: dict[str, Any] | None = None, over: Sequence[str] = (), **more: Any
+    ) -> Aggregate:
         "Share of the events that meet the condition `of`, as in `share(dict(kind='card'), over=['7d'])`."
         return _asked(cls, "share", None, over, of=of, **more)
 
     @classmethod
-    def std(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def std(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Sample standard deviation (divided by n − 1); null, or `empty`, below two events."
         return _asked(cls, "std", measure, over, **more)
 
     @classmethod
-    def min(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def min(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Smallest value."
         return _asked(cls, "min", measure, over, **more)
 
     @classmethod
-    def max(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def max(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Largest value."
         return _asked(cls, "max", measure, over, **more)
 
     @classmethod
-    def first(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def first(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Value of the earliest event in the window; of several at one moment, the smallest."
         return _asked(cls, "first", measure, over, **more)
 
     @classmethod
-    def last(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def last(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Value of the latest event before the request; of several at one moment, the largest."
         return _asked(cls, "last", measure, over, **more)
 
     @classmethod
-    def distinct(cls, measure: str="", over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def distinct(cls, measure: str = "", over: Sequence[str] = (), **more: Any) -> Aggregate:
         "How many different values; 0 when there are no events."
         return _asked(cls, "distinct", measure, over, **more)
 
     @classmethod
-    def since_last(cls, over: Sequence[str]=(), **more: Any) -> Aggregate:
+    def since_last(cls, over: Sequence[str] = (), **more: Any) -> Aggregate:
         "Seconds since the latest event before the request; null, or `empty`, when the window has none."
         return _asked(cls, "since_last", None, over, **more)
 
 # %% ../nbs/01_events.ipynb #781058fc
-_TAKEN = dict(event_id="is declared already, for every stream", event_time="is declared already, for every stream", reason="is how quarantine says why a row was refused",
-              **dict.fromkeys(("seq", "batch_id", "ingested_at", "event_date"), "is a column of the log itself"))
+_TAKEN = dict(
+    event_id="is declared already, for every stream",
+    event_time="is declared already, for every stream",
+    reason="is how quarantine says why a row was refused",
+    **dict.fromkeys(
+        ("seq", "batch_id", "ingested_at", "event_date"), "is a column of the log itself"
+    ),
+)
 
 
 def _declared(stream: type[Stream], name: str, value: Any) -> Field:
     "A field as it stands in a stream's class; refused where it is none."
     said = f"{stream.__name__}.{name}"
-    if name in _TAKEN: raise ContractError(f"{said}: the name {_TAKEN[name]}; choose another.")
-    if name.startswith("_"): raise ContractError(f"{said}: names that begin with an underscore are kept for the kit; choose another.")
-    if isinstance(value, type) and issubclass(value, Field): raise ContractError(f"{said}: write {value.__name__}(), with parentheses.")
-    if not isinstance(value, Field): raise ContractError(f"{said}: {value!r} is no field; a stream is declared with Key(), Text(), Fixed(), Flag(), Category() and Time().")
+    if name in _TAKEN:
+        raise ContractError(f"{said}: the name {_TAKEN[name]}; choose another.")
+    if name.startswith("_"):
+        raise ContractError(
+            f"{said}: names that begin with an underscore are kept for the kit; choose another."
+        )
+    if isinstance(value, type) and issubclass(value, Field):
+        raise ContractError(f"{said}: write {value.__name__}(), with parentheses.")
+    if not isinstance(value, Field):
+        raise ContractError(
+            f"{said}: {value!r} is no field; a stream is declared with Key(), Text(), Fixed(), Flag(), Category() and Time()."
+        )
     return value
 
 
 class Stream(Asked):
     "A kind of event. Subclass it and declare fields, beside those of the class it extends; `event_id` and `event_time` are always there."
+
     fields: ClassVar[dict[str, Field]] = {}
     name: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         own = {k: _declared(cls, k, v) for k, v in vars(cls).items() if not k.startswith("__")}
-        for k in own: delattr(cls, k)
-        inherited = {k: f for base in reversed(cls.__bases__) for k, f in getattr(base, "fields", {}).items()}
-        cls.fields = {"event_id": Text("identity of the event; the same id always means the same event"),
-                      "event_time": Time("when it happened or, for a label, became known"), **inherited, **own}
+        for k in own:
+            delattr(cls, k)
+        inherited = {
+            k: f for base in reversed(cls.__bases__) for k, f in getattr(base, "fields", {}).items()
+        }
+        cls.fields = {
+            "event_id": Text("identity of the event; the same id always means the same event"),
+            "event_time": Time("when it happened or, for a label, became known"),
+            **inherited,
+            **own,
+        }
         cls.name = cls.__name__.lower()
 
     @classmethod
@@ -276,42 +453,76 @@ class Stream(Asked):
 # %% ../nbs/01_events.ipynb #0c49e0d1
 def check(
     stream: type[Stream],
-    frame: pl.DataFrame,                        # raw columns of any type, one row an event
-) -> tuple[pl.DataFrame, pl.DataFrame]:         # rows that keep the contract, typed; rows that break it, as text, with `reason`
+    frame: pl.DataFrame,  # raw columns of any type, one row an event
+) -> tuple[
+    pl.DataFrame, pl.DataFrame
+]:  # rows that keep the contract, typed; rows that break it, as text, with `reason`
     "Split a frame by the stream's contract. Raises `ContractError` where columns are missing or unknown."
-    missing, extra = [c for c, f in stream.fields.items() if c not in frame.columns and not f.optional], [c for c in frame.columns if c not in stream.fields]
+    missing, extra = (
+        [c for c, f in stream.fields.items() if c not in frame.columns and not f.optional],
+        [c for c in frame.columns if c not in stream.fields],
+    )
     if missing or extra:
-        says = [f"missing: {', '.join(missing)}"]*bool(missing) + [f"unknown: {', '.join(extra)}"]*bool(extra)
-        raise ContractError(f"columns do not fit the contract of {stream.__name__} ({'; '.join(says)}). Map or drop them in the source format.")
-    frame = frame.with_columns(pl.lit(None, f.dtype).alias(c) for c, f in stream.fields.items() if c not in frame.columns)
+        says = [f"missing: {', '.join(missing)}"] * bool(missing) + [
+            f"unknown: {', '.join(extra)}"
+        ] * bool(extra)
+        raise ContractError(
+            f"columns do not fit the contract of {stream.__name__} ({'; '.join(says)}). Map or drop them in the source format."
+        )
+    frame = frame.with_columns(
+        pl.lit(None, f.dtype).alias(c) for c, f in stream.fields.items() if c not in frame.columns
+    )
     parsed = frame.select(f.parse(n, frame.schema[n]).alias(n) for n, f in stream.fields.items())
     problems: list[Problem] = []
     for n, f in stream.fields.items():
-        given = f"{type(f).__name__.lower()}" + (f" with {f.places} decimals" if isinstance(f, Fixed) else "")
-        if not f.optional: problems.append((frame[n].is_null(), f"{n}: missing"))
+        given = f"{type(f).__name__.lower()}" + (
+            f" with {f.places} decimals" if isinstance(f, Fixed) else ""
+        )
+        if not f.optional:
+            problems.append((frame[n].is_null(), f"{n}: missing"))
         problems.append((parsed[n].is_null() & frame[n].is_not_null(), f"{n}: not a {given}"))
         problems += [(bad, f"{n}: {why}") for bad, why in f.problems(n)]
-    flags = parsed.select((bad.fill_null(False) if isinstance(bad, pl.Expr) else bad).alias(str(i)) for i, (bad, _) in enumerate(problems))
+    flags = parsed.select(
+        (bad.fill_null(False) if isinstance(bad, pl.Expr) else bad).alias(str(i))
+        for i, (bad, _) in enumerate(problems)
+    )
     broken = flags.select(pl.any_horizontal(pl.all())).to_series()
-    if not broken.any(): return parsed, frame.clear().cast(pl.String).with_columns(reason=pl.lit("", pl.String))
-    reasons = pl.concat_list(pl.when(str(i)).then(pl.lit(why)) for i, (_, why) in enumerate(problems)).list.drop_nulls().list.join("; ")
-    rejected = frame.filter(broken).cast(pl.String, strict=False).with_columns(reason=flags.filter(broken).select(reasons).to_series())
+    if not broken.any():
+        return parsed, frame.clear().cast(pl.String).with_columns(reason=pl.lit("", pl.String))
+    reasons = (
+        pl.concat_list(pl.when(str(i)).then(pl.lit(why)) for i, (_, why) in enumerate(problems))
+        .list.drop_nulls()
+        .list.join("; ")
+    )
+    rejected = (
+        frame.filter(broken)
+        .cast(pl.String, strict=False)
+        .with_columns(reason=flags.filter(broken).select(reasons).to_series())
+    )
     return parsed.filter(~broken), rejected
 
 # %% ../nbs/01_events.ipynb #a8e45cc7
 def accept(
     stream: type[Stream],
     request: dict[str, Any],  # field to raw value, as JSON gives it
-) -> dict[str, Any]:          # field to stored value: exact integers, times in UTC
+) -> dict[str, Any]:  # field to stored value: exact integers, times in UTC
     "Check one event. Raises `ContractError` naming every field that is wrong."
     values: dict[str, Any] = {}
     wrong = [f"{name}: unknown field" for name in request if name not in stream.fields]
     for name, f in stream.fields.items():
         raw = request.get(name)
-        if raw is None and f.optional: values[name] = None; continue
-        if raw is None: wrong.append(f"{name}: missing"); continue
-        try: values[name] = f.value(raw)
-        except OverflowError: wrong.append(f"{name}: out of range")
-        except ValueError as e: wrong.append(f"{name}: {e}")
-    if wrong: raise ContractError("; ".join(wrong))
+        if raw is None and f.optional:
+            values[name] = None
+            continue
+        if raw is None:
+            wrong.append(f"{name}: missing")
+            continue
+        try:
+            values[name] = f.value(raw)
+        except OverflowError:
+            wrong.append(f"{name}: out of range")
+        except ValueError as e:
+            wrong.append(f"{name}: {e}")
+    if wrong:
+        raise ContractError("; ".join(wrong))
     return values

@@ -16,8 +16,28 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import polars as pl
 
-from .events import Aggregate, Category, Condition, ContractError, Fixed, Flag, Stream, Time, window_us
-from .windows import Line, distinct, edge, extremes, key_codes, keys_of, running, squares, totals
+from mlkit.events import (
+    Aggregate,
+    Category,
+    Condition,
+    ContractError,
+    Fixed,
+    Flag,
+    Stream,
+    Time,
+    window_us,
+)
+from mlkit.windows import (
+    Line,
+    distinct,
+    edge,
+    extremes,
+    key_codes,
+    keys_of,
+    running,
+    squares,
+    totals,
+)
 
 # %% auto #0
 __all__ = ['Ask', 'Answer', 'is_row_wise', 'why_not_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio',
@@ -27,89 +47,159 @@ __all__ = ['Ask', 'Answer', 'is_row_wise', 'why_not_row_wise', 'FeatureView', 'C
 # %% ../nbs/04_features.ipynb #1ea4d8b6
 def is_row_wise(
     expr: pl.Expr,
-) -> bool:         # false for means, ranks, shifts, windows and whatever else looks at other rows
+) -> bool:  # false for means, ranks, shifts, windows and whatever else looks at other rows
     "Does an expression, with all its parts, need nothing but its own row?"
     meta = expr.meta
-    if meta.is_literal() or meta.is_column(): return True
-    return meta.is_row_separable() and not meta.is_scalar() and all(is_row_wise(part) for part in meta.pop())
+    if meta.is_literal() or meta.is_column():
+        return True
+    return (
+        meta.is_row_separable()
+        and not meta.is_scalar()
+        and all(is_row_wise(part) for part in meta.pop())
+    )
 
 
 def _parts(node: Any) -> set[str]:
     "The kinds of nodes that a serialised expression is made of."
-    if isinstance(node, list): return {p for n in node for p in _parts(n)}
-    if not isinstance(node, dict): return set()
-    if "Literal" in node: return {"Series"} & set(node["Literal"])  # a column of its own; numbers, words and lists are none
-    return {*node, *(v for k, v in node.items() if k == "function" and isinstance(v, str)), *(p for v in node.values() for p in _parts(v))}
+    if isinstance(node, list):
+        return {p for n in node for p in _parts(n)}
+    if not isinstance(node, dict):
+        return set()
+    if "Literal" in node:
+        return {"Series"} & set(
+            node["Literal"]
+        )  # a column of its own; numbers, words and lists are none
+    return {
+        *node,
+        *(v for k, v in node.items() if k == "function" and isinstance(v, str)),
+        *(p for v in node.values() for p in _parts(v)),
+    }
 
 
 def why_not_row_wise(
     expr: pl.Expr,
-) -> str|None:     # a sentence for a person; None where the expression can be a feature
+) -> str | None:  # a sentence for a person; None where the expression can be a feature
     "What keeps an expression from being a row-wise feature."
-    if expr.meta.has_multiple_outputs(): return "stands for several columns; write one feature for each."
+    if expr.meta.has_multiple_outputs():
+        return "stands for several columns; write one feature for each."
     parts = _parts(json.loads(expr.meta.serialize(format="json")))
-    if "AnonymousFunction" in parts: return "calls a Python function, which can be neither hashed nor known to be the same everywhere; say it in Polars' own expressions."
-    if "Series" in parts: return "holds a Series, which has values of its own for rows that are not there; give a number, a word or a list."
-    if parts & {"Filter", "Explode", "DropNulls", "DropNans"}: return "has not one value a row; choose with pl.when(…).then(…) instead."
-    return None if is_row_wise(expr) else "looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream."
+    if "AnonymousFunction" in parts:
+        return "calls a Python function, which can be neither hashed nor known to be the same everywhere; say it in Polars' own expressions."
+    if "Series" in parts:
+        return "holds a Series, which has values of its own for rows that are not there; give a number, a word or a list."
+    if parts & {"Filter", "Explode", "DropNulls", "DropNans"}:
+        return "has not one value a row; choose with pl.when(…).then(…) instead."
+    return (
+        None
+        if is_row_wise(expr)
+        else "looks at other rows of the frame, which do not exist when one request is served; use an aggregate over a stream."
+    )
 
 # %% ../nbs/04_features.ipynb #bdb056fc
 class FeatureView:
     "Features of one entity; subclass it with `key=`, or without for row-wise features. A view that extends another has its key and its features too."
-    key: ClassVar[tuple[str, ...]] = ()
-    members: ClassVar[dict[str, Aggregate|pl.Expr]] = {}
 
-    def __init_subclass__(cls, key: str|Sequence[str]|None=None) -> None:
-        key = cls.key if key is None else (key,) if isinstance(key, str) else key  # as of the class it extends, unless said
-        if not isinstance(key, (list, tuple)) or not all(isinstance(k, str) for k in key): raise ContractError(f"{cls.__name__}: key= names a field, or several, as text; not {key!r}.")
-        if len(set(key)) < len(key): raise ContractError(f"{cls.__name__}: key= names a field twice: {', '.join(key)}.")
+    key: ClassVar[tuple[str, ...]] = ()
+    members: ClassVar[dict[str, Aggregate | pl.Expr]] = {}
+
+    def __init_subclass__(cls, key: str | Sequence[str] | None = None) -> None:
+        key = (
+            cls.key if key is None else (key,) if isinstance(key, str) else key
+        )  # as of the class it extends, unless said
+        if not isinstance(key, (list, tuple)) or not all(isinstance(k, str) for k in key):
+            raise ContractError(
+                f"{cls.__name__}: key= names a field, or several, as text; not {key!r}."
+            )
+        if len(set(key)) < len(key):
+            raise ContractError(f"{cls.__name__}: key= names a field twice: {', '.join(key)}.")
         cls.key = tuple(key)
-        inherited = {k: v for base in reversed(cls.__bases__) for k, v in getattr(base, "members", {}).items()}
+        inherited = {
+            k: v
+            for base in reversed(cls.__bases__)
+            for k, v in getattr(base, "members", {}).items()
+        }
         own = {k: v for k, v in vars(cls).items() if not k.startswith("_") and k != "key"}
-        if "members" in own: raise ContractError(f"{cls.__name__}.members: the name is the view's own; choose another.")
+        if "members" in own:
+            raise ContractError(
+                f"{cls.__name__}.members: the name is the view's own; choose another."
+            )
         cls.members = {**inherited, **own}
         for name, member in cls.members.items():
-            if isinstance(member, Aggregate): _check_entity(cls, name, member)
-            elif not isinstance(member, pl.Expr): raise ContractError(f"{cls.__name__}.{name}: {_no_feature(member)}")
-            elif why := why_not_row_wise(member): raise ContractError(f"{cls.__name__}.{name}: {why}")
+            if isinstance(member, Aggregate):
+                _check_entity(cls, name, member)
+            elif not isinstance(member, pl.Expr):
+                raise ContractError(f"{cls.__name__}.{name}: {_no_feature(member)}")
+            elif why := why_not_row_wise(member):
+                raise ContractError(f"{cls.__name__}.{name}: {why}")
 
 
 def _no_feature(member: Any) -> str:
     "What else was meant, perhaps."
-    if isinstance(getattr(member, "__self__", None), type): return f"write {member.__self__.__name__}.{member.__name__}(over=…), with its windows."
+    if isinstance(getattr(member, "__self__", None), type):
+        return f"write {member.__self__.__name__}.{member.__name__}(over=…), with its windows."
     return f"{member!r} is no feature; a feature is an aggregate of a stream, as in Transaction.count(over=['7d']), or a Polars expression."
 
 
 def _check_entity(view: type[FeatureView], name: str, a: Aggregate) -> None:
     "Does the aggregate's stream carry the entity?"
-    if not view.key: raise ContractError(f"{view.__name__}.{name}: an aggregate needs an entity; write class {view.__name__}(FeatureView, key=…).")
-    if len(by := a.by or view.key) != len(view.key): raise ContractError(f"{view.__name__}.{name}: by={', '.join(by)} cannot be matched with the key {', '.join(view.key)}, field by field.")
+    if not view.key:
+        raise ContractError(
+            f"{view.__name__}.{name}: an aggregate needs an entity; write class {view.__name__}(FeatureView, key=…)."
+        )
+    if len(by := a.by or view.key) != len(view.key):
+        raise ContractError(
+            f"{view.__name__}.{name}: by={', '.join(by)} cannot be matched with the key {', '.join(view.key)}, field by field."
+        )
     for k in by:
-        if isinstance(a.stream.fields.get(k), Time): raise ContractError(f"{view.__name__}.{name}: {k!r} is a time, and a moment is no entity.")
-        if k not in a.stream.fields: raise ContractError(f"{view.__name__}.{name}: stream {a.stream.__name__} has no field {k!r} to group by; where it has another name there, say by=….")
-        if a.stream.fields[k].optional: raise ContractError(f"{view.__name__}.{name}: {k!r} may be missing in {a.stream.__name__}, and nobody's events are nobody's past; a key must not be optional.")
+        if isinstance(a.stream.fields.get(k), Time):
+            raise ContractError(
+                f"{view.__name__}.{name}: {k!r} is a time, and a moment is no entity."
+            )
+        if k not in a.stream.fields:
+            raise ContractError(
+                f"{view.__name__}.{name}: stream {a.stream.__name__} has no field {k!r} to group by; where it has another name there, say by=…."
+            )
+        if a.stream.fields[k].optional:
+            raise ContractError(
+                f"{view.__name__}.{name}: {k!r} may be missing in {a.stream.__name__}, and nobody's events are nobody's past; a key must not be optional."
+            )
 
 # %% ../nbs/04_features.ipynb #54375367
 @dataclass(frozen=True)
 class Column:
     "A fact about a window: `kind` is sum, square, is, min, max, first, last or distinct."
+
     kind: str
     field: str = ""
     of: tuple[Condition, ...] = ()  # for `is`: the number of events that meet these
 
     @property
-    def identity(self) -> list[Any]: return [self.kind, self.field, [c.identity for c in self.of]]
+    def identity(self) -> list[Any]:
+        return [self.kind, self.field, [c.identity for c in self.of]]
 
 
-_COLUMNS = dict(count=(), since_last=(), sum=("sum",), mean=("sum",), std=("sum", "square"), share=("is",), min=("min",), max=("max",), first=("first",), last=("last",), distinct=("distinct",))
+_COLUMNS = dict(
+    count=(),
+    since_last=(),
+    sum=("sum",),
+    mean=("sum",),
+    std=("sum", "square"),
+    share=("is",),
+    min=("min",),
+    max=("max",),
+    first=("first",),
+    last=("last",),
+    distinct=("distinct",),
+)
 
 # %% ../nbs/04_features.ipynb #df4841a2
 @dataclass(frozen=True)
 class Series:
     "The events of one stream per entity, under one condition."
+
     stream: type[Stream]
-    key: tuple[str, ...]                # fields of the request that name the entity
-    by: tuple[str, ...]                 # the stream's fields for it
+    key: tuple[str, ...]  # fields of the request that name the entity
+    by: tuple[str, ...]  # the stream's fields for it
     where: tuple[Condition, ...] = ()
     columns: tuple[Column, ...] = ()
 
@@ -117,11 +207,23 @@ class Series:
     def id(self) -> str:
         "Equal for series that hold the same."
         fields = sorted({*self.by, *(c.field for c in self.columns if c.field)})
-        return json.dumps([self.stream.name, self.by, [c.identity for c in self.where], [c.identity for c in self.columns], [_stored_as(self.stream, n) for n in fields]], default=str)
+        return json.dumps(
+            [
+                self.stream.name,
+                self.by,
+                [c.identity for c in self.where],
+                [c.identity for c in self.columns],
+                [_stored_as(self.stream, n) for n in fields],
+            ],
+            default=str,
+        )
 
     @cached_property
-    def _hash(self) -> int: return hash((self.stream, self.key, self.by, self.where, self.columns))
-    def __hash__(self) -> int: return self._hash  # looked up in every request: computed once
+    def _hash(self) -> int:
+        return hash((self.stream, self.key, self.by, self.where, self.columns))
+
+    def __hash__(self) -> int:
+        return self._hash  # looked up in every request: computed once
 
     @cached_property
     def tag(self) -> bytes:
@@ -131,7 +233,14 @@ class Series:
     @cached_property
     def fields(self) -> list[str]:
         "The columns of the log that it reads, beside time and seq."
-        return sorted({*self.by, *(c.field for c in self.columns if c.field), *(c.field for c in self.where), *(o.field for c in self.columns for o in c.of)})
+        return sorted(
+            {
+                *self.by,
+                *(c.field for c in self.columns if c.field),
+                *(c.field for c in self.where),
+                *(o.field for c in self.columns for o in c.of),
+            }
+        )
 
     def rows(self, events: pl.DataFrame) -> pl.DataFrame:
         "The events that this series counts."
@@ -143,13 +252,23 @@ class Series:
 
     def values(self, column: Column, event: dict[str, Any]) -> int:
         "What one event adds to a column."
-        if column.kind == "is": return int(all(c.holds(event) for c in column.of))
+        if column.kind == "is":
+            return int(all(c.holds(event) for c in column.of))
         return int(self.stream.fields[column.field].code(event[column.field]) or 0)
 
     def coded(self, events: pl.DataFrame, column: Column) -> np.ndarray:
         "The same for a frame; int64. A `distinct` of texts has no numbers: see `occurrences`."
-        if column.kind == "is": return events.select(pl.all_horizontal(c.expr() for c in column.of).cast(pl.Int64)).to_series().to_numpy()
-        return events.select(self.stream.fields[column.field].codes(column.field)).to_series().to_numpy()
+        if column.kind == "is":
+            return (
+                events.select(pl.all_horizontal(c.expr() for c in column.of).cast(pl.Int64))
+                .to_series()
+                .to_numpy()
+            )
+        return (
+            events.select(self.stream.fields[column.field].codes(column.field))
+            .to_series()
+            .to_numpy()
+        )
 
     def occurrences(self, column: Column) -> Series:
         "For a `distinct`: the events of one entity and one value."
@@ -159,80 +278,115 @@ class Series:
 def _stored_as(stream: type[Stream], name: str) -> list[Any]:
     "What of a field's declaration changes the numbers that stand for its values."
     f = stream.fields[name]
-    return [name, type(f).__name__, f.factor if isinstance(f, Fixed) else list(f.values) if isinstance(f, Category) else None]
+    return [
+        name,
+        type(f).__name__,
+        f.factor if isinstance(f, Fixed) else list(f.values) if isinstance(f, Category) else None,
+    ]
 
 # %% ../nbs/04_features.ipynb #6d9ad51a
 @dataclass(frozen=True)
 class Feature:
     "One column of the feature frame."
+
     name: str
     dtype: Any
     kind: str = "row"
-    window: int = 0                     # microseconds
-    series: Series|None = None
+    window: int = 0  # microseconds
+    series: Series | None = None
     columns: tuple[Column, ...] = ()
-    factor: int = 1                     # units of the measure in one of its unit
-    words: tuple[str, ...] = ()         # vocabulary of a category
+    factor: int = 1  # units of the measure in one of its unit
+    words: tuple[str, ...] = ()  # vocabulary of a category
     empty: Any = None
-    expr: pl.Expr|None = None
+    expr: pl.Expr | None = None
     doc: str = ""
     unit: str = ""
 
     @property
     def nothing(self) -> str:
         "Its value when the window holds nothing, in words."
-        return "" if self.expr is not None else "0" if self.kind in ("count", "sum", "distinct") else "missing" if self.empty is None else str(self.empty)
+        return (
+            ""
+            if self.expr is not None
+            else "0"
+            if self.kind in ("count", "sum", "distinct")
+            else "missing"
+            if self.empty is None
+            else str(self.empty)
+        )
 
 # %% ../nbs/04_features.ipynb #2a3d9000
 def ratio(
     total: Any,  # float64 number or array: an integer total, converted
-    n: Any,      # float64 number or array: a count, converted
-    factor: Any, # units of the measure in one
-) -> Any:        # total / n / factor, in that order
+    n: Any,  # float64 number or array: a count, converted
+    factor: Any,  # units of the measure in one
+) -> Any:  # total / n / factor, in that order
     "The mean; the division by the scale comes last."
-    return total/n/factor
+    return total / n / factor
 
 
 def finish_one(
     f: Feature,
-    n: int,                 # events in the window
-    facts: Sequence[Any],   # one integer for each of the feature's columns
-    since_us: int,          # since the last event; read only where there is one
+    n: int,  # events in the window
+    facts: Sequence[Any],  # one integer for each of the feature's columns
+    since_us: int,  # since the last event; read only where there is one
 ) -> Any:
     "The value of an aggregate from exact integers; the online side."
-    if f.kind == "count": return n
-    if f.kind == "distinct": return facts[0]
-    if f.kind == "sum": return ratio(float(facts[0]), 1.0, float(f.factor))
-    if n < (2 if f.kind == "std" else 1): return f.empty
-    if f.kind in ("mean", "share"): return ratio(float(facts[0]), float(n), float(f.factor))
-    if f.kind == "std": return math.sqrt(float(n*facts[1] - facts[0]*facts[0])/(float(n)*float(n - 1)))/float(f.factor)
-    if f.kind == "since_last": return ratio(float(since_us), 1.0, 1e6)
+    if f.kind == "count":
+        return n
+    if f.kind == "distinct":
+        return facts[0]
+    if f.kind == "sum":
+        return ratio(float(facts[0]), 1.0, float(f.factor))
+    if n < (2 if f.kind == "std" else 1):
+        return f.empty
+    if f.kind in ("mean", "share"):
+        return ratio(float(facts[0]), float(n), float(f.factor))
+    if f.kind == "std":
+        return math.sqrt(
+            float(n * facts[1] - facts[0] * facts[0]) / (float(n) * float(n - 1))
+        ) / float(f.factor)
+    if f.kind == "since_last":
+        return ratio(float(since_us), 1.0, 1e6)
     return _as_value(f, facts[0])
 
 
 def _as_value(f: Feature, code: int) -> Any:
     "A measure's number as the feature shows it: a decimal, a flag or a word."
-    if f.words: return f.words[code]
+    if f.words:
+        return f.words[code]
     return bool(code) if f.dtype == pl.Boolean else ratio(float(code), 1.0, float(f.factor))
 
 # %% ../nbs/04_features.ipynb #971f174b
 def finish_all(f: Feature, n: np.ndarray, facts: Sequence[Any], since_us: np.ndarray) -> pl.Series:
     "The same for a whole frame; `n` and the facts have the shape (rows,)."
-    if f.kind in ("count", "distinct"): return pl.Series(f.name, n if f.kind == "count" else facts[0])
-    if f.kind == "sum": return pl.Series(f.name, ratio(facts[0].astype(np.float64), 1.0, float(f.factor)))
+    if f.kind in ("count", "distinct"):
+        return pl.Series(f.name, n if f.kind == "count" else facts[0])
+    if f.kind == "sum":
+        return pl.Series(f.name, ratio(facts[0].astype(np.float64), 1.0, float(f.factor)))
     some = n >= (2 if f.kind == "std" else 1)
-    if f.kind in ("mean", "share"): value = ratio(facts[0].astype(np.float64), np.where(some, n, 1).astype(np.float64), float(f.factor))
-    elif f.kind == "std": value = _deviations(n, facts[0], facts[1])/float(f.factor)
-    elif f.kind == "since_last": value = ratio(since_us.astype(np.float64), 1.0, 1e6)
-    else: value = facts[0] if f.words or f.dtype == pl.Boolean else ratio(facts[0].astype(np.float64), 1.0, float(f.factor))
+    if f.kind in ("mean", "share"):
+        value = ratio(
+            facts[0].astype(np.float64), np.where(some, n, 1).astype(np.float64), float(f.factor)
+        )
+    elif f.kind == "std":
+        value = _deviations(n, facts[0], facts[1]) / float(f.factor)
+    elif f.kind == "since_last":
+        value = ratio(since_us.astype(np.float64), 1.0, 1e6)
+    else:
+        value = (
+            facts[0]
+            if f.words or f.dtype == pl.Boolean
+            else ratio(facts[0].astype(np.float64), 1.0, float(f.factor))
+        )
     return _emptied(f, value, some)
 
 
 def _deviations(n: np.ndarray, total: np.ndarray, square: pl.Series) -> np.ndarray:
     wide = [pl.Series(a).cast(pl.Int128) for a in (n, total)]
-    spread = (wide[0]*square - wide[1]*wide[1]).cast(pl.Float64).to_numpy()
-    pairs = n.astype(np.float64)*(n - 1).astype(np.float64)
-    return np.sqrt(spread/np.where(n > 1, pairs, 1.0))
+    spread = (wide[0] * square - wide[1] * wide[1]).cast(pl.Float64).to_numpy()
+    pairs = n.astype(np.float64) * (n - 1).astype(np.float64)
+    return np.sqrt(spread / np.where(n > 1, pairs, 1.0))
 
 
 def _emptied(f: Feature, value: np.ndarray, some: np.ndarray) -> pl.Series:
@@ -241,50 +395,103 @@ def _emptied(f: Feature, value: np.ndarray, some: np.ndarray) -> pl.Series:
         code = -1 if f.empty is None else f.words.index(f.empty)
         codes = pl.Series(np.where(some, value, code))
         return pl.Series(f.words, dtype=f.dtype).gather(codes.set(codes < 0, None)).alias(f.name)
-    if f.empty is not None: value = np.where(some, value, f.empty)
+    if f.empty is not None:
+        value = np.where(some, value, f.empty)
     out = pl.Series(f.name, value).cast(f.dtype)
     return out if f.empty is not None or some.all() else out.set(pl.Series(~some), None)
 
 # %% ../nbs/04_features.ipynb #61a6843f
-_SAYS = dict(count="number of {s} events", sum="total {m} of {s} events", mean="mean {m} of {s} events", share="share with {of} among {s} events", std="standard deviation of {m} of {s} events",
-             min="smallest {m} of {s} events", max="largest {m} of {s} events", first="{m} of the first {s} event", last="{m} of the {s} event before this one",
-             distinct="number of different {m} of {s} events", since_last="seconds since the {s} event before this one")
+_SAYS = dict(
+    count="number of {s} events",
+    sum="total {m} of {s} events",
+    mean="mean {m} of {s} events",
+    share="share with {of} among {s} events",
+    std="standard deviation of {m} of {s} events",
+    min="smallest {m} of {s} events",
+    max="largest {m} of {s} events",
+    first="{m} of the first {s} event",
+    last="{m} of the {s} event before this one",
+    distinct="number of different {m} of {s} events",
+    since_last="seconds since the {s} event before this one",
+)
 
 
 def _value_of(a: Aggregate) -> tuple[Any, str, int, tuple[str, ...]]:
     "Type, unit, factor and vocabulary of an aggregate's value."
     f = a.stream.fields.get(a.measure or "")
-    if a.kind in ("count", "distinct"): return pl.Int64, "events" if a.kind == "count" else "values", 1, ()
-    if a.kind in ("since_last", "share"): return pl.Float64, "s" if a.kind == "since_last" else "share", 1, ()
-    if a.kind in ("first", "last") and isinstance(f, Category): return pl.Enum(f.values), "category", 1, f.values
-    if a.kind in ("first", "last") and isinstance(f, Flag): return pl.Boolean, "flag", 1, ()
-    return pl.Float64, f.unit if isinstance(f, Fixed) else "share" if a.kind == "mean" else "events", f.factor if isinstance(f, Fixed) else 1, ()
+    if a.kind in ("count", "distinct"):
+        return pl.Int64, "events" if a.kind == "count" else "values", 1, ()
+    if a.kind in ("since_last", "share"):
+        return pl.Float64, "s" if a.kind == "since_last" else "share", 1, ()
+    if a.kind in ("first", "last") and isinstance(f, Category):
+        return pl.Enum(f.values), "category", 1, f.values
+    if a.kind in ("first", "last") and isinstance(f, Flag):
+        return pl.Boolean, "flag", 1, ()
+    return (
+        pl.Float64,
+        f.unit if isinstance(f, Fixed) else "share" if a.kind == "mean" else "events",
+        f.factor if isinstance(f, Fixed) else 1,
+        (),
+    )
 
 
-def _columns(a: Aggregate) -> tuple[Column, ...]: return tuple(Column(k, a.measure or "", a.of) for k in _COLUMNS[a.kind])
+def _columns(a: Aggregate) -> tuple[Column, ...]:
+    return tuple(Column(k, a.measure or "", a.of) for k in _COLUMNS[a.kind])
 
 
 def _aggregates(view: type[FeatureView], name: str, a: Aggregate, series: Series) -> list[Feature]:
     "One feature a window."
     dtype, unit, factor, words = _value_of(a)
     spoken = lambda conditions: " and ".join(c.says(a.stream.fields[c.field]) for c in conditions)
-    says = _SAYS[a.kind].format(s=a.stream.name, m=a.measure, of=spoken(a.of)) + (f" ({spoken(a.where)})" if a.where else "")
-    who = f"of the same {', '.join(view.key)}" if a.by in ((), view.key) else f"in which the {', '.join(view.key)} is {', '.join(a.by)}"
-    return [Feature(f"{view.__name__.lower()}_{name}_{w}", dtype, a.kind, window_us(w), series, _columns(a), factor, words, a.empty, None, f"{says} {who} within {w}", unit) for w in a.over]
+    says = _SAYS[a.kind].format(s=a.stream.name, m=a.measure, of=spoken(a.of)) + (
+        f" ({spoken(a.where)})" if a.where else ""
+    )
+    who = (
+        f"of the same {', '.join(view.key)}"
+        if a.by in ((), view.key)
+        else f"in which the {', '.join(view.key)} is {', '.join(a.by)}"
+    )
+    return [
+        Feature(
+            f"{view.__name__.lower()}_{name}_{w}",
+            dtype,
+            a.kind,
+            window_us(w),
+            series,
+            _columns(a),
+            factor,
+            words,
+            a.empty,
+            None,
+            f"{says} {who} within {w}",
+            unit,
+        )
+        for w in a.over
+    ]
 
 # %% ../nbs/04_features.ipynb #9256e615
 def as_request(
     stream: type[Stream],
-    frame: pl.DataFrame,   # stored events: exact integers
-) -> pl.DataFrame:         # what expressions see: `Fixed` measures as float64 in their own unit, `Category` fields as Enum
+    frame: pl.DataFrame,  # stored events: exact integers
+) -> (
+    pl.DataFrame
+):  # what expressions see: `Fixed` measures as float64 in their own unit, `Category` fields as Enum
     "Requests the way row-wise features see them."
-    words = [pl.col(n).cast(pl.Enum(f.values), strict=False) for n, f in stream.fields.items() if isinstance(f, Category)]
-    return frame.with_columns(*words, *(_in_unit(frame[n], f) for n, f in stream.fields.items() if isinstance(f, Fixed)))
+    words = [
+        pl.col(n).cast(pl.Enum(f.values), strict=False)
+        for n, f in stream.fields.items()
+        if isinstance(f, Category)
+    ]
+    return frame.with_columns(
+        *words, *(_in_unit(frame[n], f) for n, f in stream.fields.items() if isinstance(f, Fixed))
+    )
 
 
 def _in_unit(stored: pl.Series, f: Fixed) -> pl.Series:
     "Exact integers as float64 in the field's own unit; null stays null."
-    value = pl.Series(stored.name, ratio(stored.fill_null(0).to_numpy().astype(np.float64), 1.0, float(f.factor)))
+    value = pl.Series(
+        stored.name, ratio(stored.fill_null(0).to_numpy().astype(np.float64), 1.0, float(f.factor))
+    )
     return value.set(stored.is_null(), None) if stored.null_count() else value
 
 
@@ -293,41 +500,53 @@ _NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
 
 def wraps(
     expr: pl.Expr,
-    columns: dict[str, Any],   # name to type
-) -> str|None:                 # a part that computes in less than 64 bits
+    columns: dict[str, Any],  # name to type
+) -> str | None:  # a part that computes in less than 64 bits
     "Look for whole-number arithmetic that could overflow without a word."
-    if expr.meta.is_literal() or expr.meta.is_column(): return None
+    if expr.meta.is_literal() or expr.meta.is_column():
+        return None
     node = json.loads(expr.meta.serialize(format="json")).get("BinaryExpr", {})
-    if node.get("op") in ("Plus", "Minus", "Multiply") and pl.LazyFrame(schema=columns).select(x=expr).collect_schema()["x"] in _NARROW: return str(expr)
+    if (
+        node.get("op") in ("Plus", "Minus", "Multiply")
+        and pl.LazyFrame(schema=columns).select(x=expr).collect_schema()["x"] in _NARROW
+    ):
+        return str(expr)
     return next((w for part in expr.meta.pop() if (w := wraps(part, columns))), None)
 
 
 def row_wise(
     frame: pl.DataFrame,
     levels: list[list[pl.Expr]],  # expressions, each level after those it reads
-) -> pl.DataFrame:                # the frame with the expressions' columns added
+) -> pl.DataFrame:  # the frame with the expressions' columns added
     """Evaluate expressions so that a row's value does not depend on how many rows there are.
 
     Polars divides a column by a number through its reciprocal, but a column of one row, or of one repeated value, is a scalar to it, and divided as one; the last bit can then differ. So columns are made whole, and a single row is evaluated as two.
     """
-    if frame.height == 1: return _levels(pl.DataFrame({c: frame[c].to_list()*2 for c in frame.columns}, schema=frame.schema), levels).head(1)
+    if frame.height == 1:
+        return _levels(
+            pl.DataFrame({c: frame[c].to_list() * 2 for c in frame.columns}, schema=frame.schema),
+            levels,
+        ).head(1)
     return _levels(pl.DataFrame(frame.rechunk().get_columns()), levels)
 
 
 def _levels(frame: pl.DataFrame, levels: list[list[pl.Expr]]) -> pl.DataFrame:
-    for level in levels: frame = frame.with_columns(level)
+    for level in levels:
+        frame = frame.with_columns(level)
     return frame
 
 # %% ../nbs/04_features.ipynb #79668bf0
 class _Features:
     "Features in order, and what follows from them."
+
     engine = 2  # raised when the meaning of a definition changes
     layout = 3  # raised when the online state holds the same facts in another way: a state is never read by code that did not write it
     request: type[Stream]
     features: list[Feature]
 
     @property
-    def names(self) -> list[str]: return [f.name for f in self.features]
+    def names(self) -> list[str]:
+        return [f.name for f in self.features]
 
     @property
     def inputs(self) -> list[str]:
@@ -339,13 +558,18 @@ class _Features:
         "The series that the aggregates read, with the features that read them."
         out: dict[Series, list[Feature]] = {}
         for f in self.features:
-            if f.series: out.setdefault(f.series, []).append(f)
+            if f.series:
+                out.setdefault(f.series, []).append(f)
         return out
 
     @cached_property
     def stored(self) -> list[Series]:
         "What the online state holds: the series, and the occurrences behind a `distinct`."
-        every = [t for s in self.series for t in (s, *(s.occurrences(c) for c in s.columns if c.kind == "distinct"))]
+        every = [
+            t
+            for s in self.series
+            for t in (s, *(s.occurrences(c) for c in s.columns if c.kind == "distinct"))
+        ]
         return list({s.id: s for s in every}.values())
 
     @cached_property
@@ -370,8 +594,25 @@ class _Features:
 
     def catalogue(self) -> pl.DataFrame:
         "Name, type, unit and meaning of every feature, and its value when the window holds nothing."
-        kinds = lambda f: "category" if f.words else {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}.get(str(f.dtype), str(f.dtype))
-        return pl.DataFrame([dict(feature=f.name, type=kinds(f), unit=f.unit, nothing=f.nothing, meaning=f.doc + (f": {', '.join(f.words)}" if f.words else "")) for f in self.features])
+        kinds = lambda f: (
+            "category"
+            if f.words
+            else {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}.get(
+                str(f.dtype), str(f.dtype)
+            )
+        )
+        return pl.DataFrame(
+            [
+                dict(
+                    feature=f.name,
+                    type=kinds(f),
+                    unit=f.unit,
+                    nothing=f.nothing,
+                    meaning=f.doc + (f": {', '.join(f.words)}" if f.words else ""),
+                )
+                for f in self.features
+            ]
+        )
 
 # %% ../nbs/04_features.ipynb #a55b4610
 class FeatureSet(_Features):
@@ -379,7 +620,7 @@ class FeatureSet(_Features):
 
     def __init__(
         self,
-        request: type[Stream],             # the stream that is decided on
+        request: type[Stream],  # the stream that is decided on
         views: Sequence[type[FeatureView]],
     ):
         _check_set(request, views)
@@ -388,51 +629,110 @@ class FeatureSet(_Features):
         for view in views:
             _check_key(request, view)
             for name, member in view.members.items():
-                made = _aggregates(view, name, member, shared[_group(view, member)]) if isinstance(member, Aggregate) else [_row_feature(self, view, name, member)]
-                for f in made: self._add(f)
+                made = (
+                    _aggregates(view, name, member, shared[_group(view, member)])
+                    if isinstance(member, Aggregate)
+                    else [_row_feature(self, view, name, member)]
+                )
+                for f in made:
+                    self._add(f)
 
     def _add(self, f: Feature) -> None:
         measure = f.expr is not None and f.expr.meta.eq(pl.col(f.name))
-        if f.name in self.names or (f.name in self.request.fields and not measure): raise ContractError(f"the name {f.name!r} is taken; rename the feature.")
+        if f.name in self.names or (f.name in self.request.fields and not measure):
+            raise ContractError(f"the name {f.name!r} is taken; rename the feature.")
         self.features.append(f)
 
 # %% ../nbs/04_features.ipynb #cde38872
 def _check_set(request: Any, views: Any) -> None:
     "Is this a stream, and are these views of its requests?"
-    if not (isinstance(request, type) and issubclass(request, Stream)): raise ContractError(f"FeatureSet: requests are of a Stream, not {request!r}.")
-    if not isinstance(views, (list, tuple)) or not views: raise ContractError(f"FeatureSet: give its views as a list, as in FeatureSet({request.__name__}, [Customer, Terminal]).")
+    if not (isinstance(request, type) and issubclass(request, Stream)):
+        raise ContractError(f"FeatureSet: requests are of a Stream, not {request!r}.")
+    if not isinstance(views, (list, tuple)) or not views:
+        raise ContractError(
+            f"FeatureSet: give its views as a list, as in FeatureSet({request.__name__}, [Customer, Terminal])."
+        )
     for v in views:
-        if not (isinstance(v, type) and issubclass(v, FeatureView)): raise ContractError(f"FeatureSet: {v!r} is no FeatureView.")
-        if not v.members: raise ContractError(f"FeatureSet: {v.__name__} has no features.")
-    streams = {request, *(a.stream for v in views for a in v.members.values() if isinstance(a, Aggregate))}
-    if twice := [n for n, k in Counter(s.name for s in streams).items() if k > 1]: raise ContractError(f"FeatureSet: there are several streams called {twice[0]!r}, and they would share a log; rename one.")
+        if not (isinstance(v, type) and issubclass(v, FeatureView)):
+            raise ContractError(f"FeatureSet: {v!r} is no FeatureView.")
+        if not v.members:
+            raise ContractError(f"FeatureSet: {v.__name__} has no features.")
+    streams = {
+        request,
+        *(a.stream for v in views for a in v.members.values() if isinstance(a, Aggregate)),
+    }
+    if twice := [n for n, k in Counter(s.name for s in streams).items() if k > 1]:
+        raise ContractError(
+            f"FeatureSet: there are several streams called {twice[0]!r}, and they would share a log; rename one."
+        )
 
 
 def _check_key(request: type[Stream], view: type[FeatureView]) -> None:
     "Do requests and streams carry the entity, in the same type?"
     for k in view.key:
-        if k not in request.fields: raise ContractError(f"{view.__name__}: requests have no field {k!r}; {request.__name__} has {', '.join(request.fields)}.")
-        if request.fields[k].optional: raise ContractError(f"{view.__name__}: {k!r} may be missing in a request, and then there is nobody to ask about; a key must not be optional.")
+        if k not in request.fields:
+            raise ContractError(
+                f"{view.__name__}: requests have no field {k!r}; {request.__name__} has {', '.join(request.fields)}."
+            )
+        if request.fields[k].optional:
+            raise ContractError(
+                f"{view.__name__}: {k!r} may be missing in a request, and then there is nobody to ask about; a key must not be optional."
+            )
     for name, a in view.members.items():
         for k, b in zip(view.key, (a.by or view.key) if isinstance(a, Aggregate) else ()):
             r, s = request.fields[k], a.stream.fields[b]
-            if r.dtype != s.dtype or getattr(r, "factor", 1) != getattr(s, "factor", 1): raise ContractError(f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal.")
+            if r.dtype != s.dtype or getattr(r, "factor", 1) != getattr(s, "factor", 1):
+                raise ContractError(
+                    f"{view.__name__}.{name}: {k!r} is a {type(r).__name__} in requests and {b!r} a {type(s).__name__} in {a.stream.__name__}; they would never be equal."
+                )
 
 
-def _row_feature(features: FeatureSet, view: type[FeatureView], name: str, expr: pl.Expr) -> Feature:
+def _row_feature(
+    features: FeatureSet, view: type[FeatureView], name: str, expr: pl.Expr
+) -> Feature:
     "An expression as a feature, its type found by Polars; refused where it cannot be one."
-    columns = {**dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema), **{f.name: f.dtype for f in features.features}}
-    full, said = "_".join([view.__name__.lower()]*bool(view.key) + [name]), f"{view.__name__}.{name}"
-    if unknown := sorted(set(expr.meta.root_names()) - set(columns)): raise ContractError(f"{said}: reads {unknown[0]!r}, which is neither a field of {features.request.__name__} nor a feature that comes before it. There are {', '.join(columns)}.")
-    try: dtype = pl.LazyFrame(schema=columns).select(expr.alias(full)).collect_schema()[full]
-    except pl.exceptions.PolarsError as e: raise ContractError(f"{said}: {str(e).splitlines()[0]}.") from None
-    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)): raise ContractError(f"{said} is of type {dtype}; a feature is a number, a flag or a category (cast it to pl.Enum with its vocabulary).")
-    if narrow := wraps(expr, columns): raise ContractError(f"{said}: {narrow} is computed in a type of less than 64 bits and would wrap without a word; cast its parts to pl.Int64 first.")
+    columns = {
+        **dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema),
+        **{f.name: f.dtype for f in features.features},
+    }
+    full, said = (
+        "_".join([view.__name__.lower()] * bool(view.key) + [name]),
+        f"{view.__name__}.{name}",
+    )
+    if unknown := sorted(set(expr.meta.root_names()) - set(columns)):
+        raise ContractError(
+            f"{said}: reads {unknown[0]!r}, which is neither a field of {features.request.__name__} nor a feature that comes before it. There are {', '.join(columns)}."
+        )
+    try:
+        dtype = pl.LazyFrame(schema=columns).select(expr.alias(full)).collect_schema()[full]
+    except pl.exceptions.PolarsError as e:
+        raise ContractError(f"{said}: {str(e).splitlines()[0]}.") from None
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)):
+        raise ContractError(
+            f"{said} is of type {dtype}; a feature is a number, a flag or a category (cast it to pl.Enum with its vocabulary)."
+        )
+    if narrow := wraps(expr, columns):
+        raise ContractError(
+            f"{said}: {narrow} is computed in a type of less than 64 bits and would wrap without a word; cast its parts to pl.Int64 first."
+        )
     words = tuple(dtype.categories) if isinstance(dtype, pl.Enum) else ()
-    return Feature(full, dtype, expr=expr, words=words, doc=": ".join([*(s.rstrip(".") for s in (view.__doc__ or "").strip().splitlines()[:1]), _readable(expr)]), unit="category" if words else "flag" if dtype == pl.Boolean else "")
+    return Feature(
+        full,
+        dtype,
+        expr=expr,
+        words=words,
+        doc=": ".join(
+            [
+                *(s.rstrip(".") for s in (view.__doc__ or "").strip().splitlines()[:1]),
+                _readable(expr),
+            ]
+        ),
+        unit="category" if words else "flag" if dtype == pl.Boolean else "",
+    )
 
 # %% ../nbs/04_features.ipynb #4636524c
-def _group(view: type[FeatureView], a: Aggregate) -> tuple: return a.stream, view.key, a.by or view.key, a.where
+def _group(view: type[FeatureView], a: Aggregate) -> tuple:
+    return a.stream, view.key, a.by or view.key, a.where
 
 
 def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
@@ -440,52 +740,102 @@ def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
     groups, wanted = [], dict[tuple, set[Column]]()
     for view in views:
         for a in view.members.values():
-            if not isinstance(a, Aggregate): continue
-            groups.append(_group(view, a)); stream, _, by, where = groups[-1]
+            if not isinstance(a, Aggregate):
+                continue
+            groups.append(_group(view, a))
+            stream, _, by, where = groups[-1]
             wanted.setdefault((stream, by, where), set()).update(_columns(a))
-    return {(stream, key, by, where): Series(stream, key, by, where, tuple(sorted(wanted[stream, by, where], key=str))) for stream, key, by, where in groups}
+    return {
+        (stream, key, by, where): Series(
+            stream, key, by, where, tuple(sorted(wanted[stream, by, where], key=str))
+        )
+        for stream, key, by, where in groups
+    }
 
 
 def _in_levels(features: list[Feature]) -> list[list[pl.Expr]]:
     left, levels = [f for f in features if f.expr is not None], []
     while left:
-        ready = [f for f in left if not (set(f.expr.meta.root_names()) & {g.name for g in left if g is not f})]
-        levels.append([_finite(f) for f in ready]); left = [f for f in left if f not in ready]
+        ready = [
+            f
+            for f in left
+            if not (set(f.expr.meta.root_names()) & {g.name for g in left if g is not f})
+        ]
+        levels.append([_finite(f) for f in ready])
+        left = [f for f in left if f not in ready]
     return levels
 
 
 def _finite(f: Feature) -> pl.Expr:
     "What is not finite is missing."
-    return (pl.when(f.expr.is_finite()).then(f.expr) if f.dtype.is_float() else f.expr).alias(f.name)
+    return (pl.when(f.expr.is_finite()).then(f.expr) if f.dtype.is_float() else f.expr).alias(
+        f.name
+    )
 
 
 def _readable(expr: pl.Expr) -> str:
-    said = re.sub(r'col\("([^"]*)"\)', r"\1", str(expr)).replace("dyn int: ", "").replace("dyn float: ", "")
+    said = (
+        re.sub(r'col\("([^"]*)"\)', r"\1", str(expr))
+        .replace("dyn int: ", "")
+        .replace("dyn float: ", "")
+    )
     return said[1:-1] if said.startswith("[") and said.endswith("]") else said
 
 # %% ../nbs/04_features.ipynb #0a4ac1f5
 def _said(features: _Features) -> list[Any]:
     "What the values of a set depend on."
-    roots = {r for f in features.features if f.expr is not None for r in f.expr.meta.root_names()} & set(features.request.fields)
-    return [features.engine, features.request.name, [_stored_as(features.request, n) for n in sorted(roots)], sorted(_identity(f) for f in features.features)]
+    roots = {
+        r for f in features.features if f.expr is not None for r in f.expr.meta.root_names()
+    } & set(features.request.fields)
+    return [
+        features.engine,
+        features.request.name,
+        [_stored_as(features.request, n) for n in sorted(roots)],
+        sorted(_identity(f) for f in features.features),
+    ]
 
 
 def _identity(f: Feature) -> str:
     "What a feature's values depend on, as text."
-    if f.expr is not None: return json.dumps([f.name, f.expr.meta.serialize(format="json")])
+    if f.expr is not None:
+        return json.dumps([f.name, f.expr.meta.serialize(format="json")])
     s = f.series
-    said = [s.stream.name, s.key, s.by, [c.identity for c in s.where], [c.identity for c in f.columns]]
-    return json.dumps([f.name, f.kind, f.window, f.factor, f.words, f.empty, *said, [_stored_as(s.stream, n) for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})]], default=str)
+    said = [
+        s.stream.name,
+        s.key,
+        s.by,
+        [c.identity for c in s.where],
+        [c.identity for c in f.columns],
+    ]
+    return json.dumps(
+        [
+            f.name,
+            f.kind,
+            f.window,
+            f.factor,
+            f.words,
+            f.empty,
+            *said,
+            [
+                _stored_as(s.stream, n)
+                for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})
+            ],
+        ],
+        default=str,
+    )
 
 
-def _digest(said: list[Any]) -> str: return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
+def _digest(said: list[Any]) -> str:
+    return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
 
 # %% ../nbs/04_features.ipynb #0999768d
 def offline(
     features: FeatureSet,
-    requests: pl.DataFrame,                     # stored events of the request's stream, any order
-    events: dict[type[Stream], pl.DataFrame],   # stored events by stream; may hold the requests and later events too
-) -> pl.DataFrame:                              # `event_id`, then one column a feature, in the order of `requests`
+    requests: pl.DataFrame,  # stored events of the request's stream, any order
+    events: dict[
+        type[Stream], pl.DataFrame
+    ],  # stored events by stream; may hold the requests and later events too
+) -> pl.DataFrame:  # `event_id`, then one column a feature, in the order of `requests`
     "Point-in-time features: each row as it would have been computed at its own time."
     frame = as_request(features.request, requests.select(*features.request.schema()))
     frame = frame.with_columns(aggregates(features, requests, events))
@@ -496,98 +846,184 @@ def aggregates(
     features: FeatureSet,
     requests: pl.DataFrame,
     events: dict[type[Stream], pl.DataFrame],
-    series: Iterable[Series]|None=None,         # only these; all by default
-) -> list[pl.Series]:                           # one a feature, in the order of `requests`
+    series: Iterable[Series] | None = None,  # only these; all by default
+) -> list[pl.Series]:  # one a feature, in the order of `requests`
     "The aggregates of some series for every request."
     out = []
-    for s in features.series if series is None else series: out += _of_series(features, s, s.rows(events[s.stream]), requests)
+    for s in features.series if series is None else series:
+        out += _of_series(features, s, s.rows(events[s.stream]), requests)
     return out
 
 
-def _of_series(features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame) -> list[pl.Series]:
+def _of_series(
+    features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame
+) -> list[pl.Series]:
     wanted = features.series[series]
     codes, asked = key_codes(keys_of(events, series.by), keys_of(requests, series.key))
     times, t = (f["event_time"].dt.timestamp("us").to_numpy() for f in (events, requests))
     longest = max(f.window for f in wanted)
     n_codes = max((int(a.max()) for a in (codes, asked) if a.size), default=0) + 1
-    per_block = max(1, Line.most//Line.extent(times, t, longest)[1])
-    if n_codes > per_block: return _in_blocks(features, series, events, requests, codes, asked, per_block)
-    return _Windows(series, events, requests, Line(codes, times, asked, t, longest), series.stream is features.request).features(wanted)
+    per_block = max(1, Line.most // Line.extent(times, t, longest)[1])
+    if n_codes > per_block:
+        return _in_blocks(features, series, events, requests, codes, asked, per_block)
+    return _Windows(
+        series,
+        events,
+        requests,
+        Line(codes, times, asked, t, longest),
+        series.stream is features.request,
+    ).features(wanted)
 
 
-def _in_blocks(features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame, codes: np.ndarray, asked: np.ndarray, per_block: int) -> list[pl.Series]:
+def _in_blocks(
+    features: FeatureSet,
+    series: Series,
+    events: pl.DataFrame,
+    requests: pl.DataFrame,
+    codes: np.ndarray,
+    asked: np.ndarray,
+    per_block: int,
+) -> list[pl.Series]:
     "A range of entities at a time."
     parts, rows = [], []
     for low in range(0, int(asked.max(initial=0)) + 1, per_block):
         mine_e, mine_r = ((c >= low) & (c < low + per_block) for c in (codes, asked))
-        if not mine_r.any(): continue
+        if not mine_r.any():
+            continue
         rows.append(np.flatnonzero(mine_r))
-        parts.append(pl.DataFrame(_of_series(features, series, events.filter(pl.Series(mine_e)), requests.filter(pl.Series(mine_r)))))
-    if not parts: return _of_series(features, series, events.clear(), requests)
-    return pl.concat(parts).with_columns(_row=np.concatenate(rows)).sort("_row").drop("_row").get_columns()
+        parts.append(
+            pl.DataFrame(
+                _of_series(
+                    features,
+                    series,
+                    events.filter(pl.Series(mine_e)),
+                    requests.filter(pl.Series(mine_r)),
+                )
+            )
+        )
+    if not parts:
+        return _of_series(features, series, events.clear(), requests)
+    return (
+        pl.concat(parts)
+        .with_columns(_row=np.concatenate(rows))
+        .sort("_row")
+        .drop("_row")
+        .get_columns()
+    )
 
 # %% ../nbs/04_features.ipynb #7e6ee8b2
 class _Rows:
     "The events and requests of one series, and their values in the order of its line."
-    def __init__(self, series: Series, events: pl.DataFrame, requests: pl.DataFrame, line: Line, own_stream: bool):
+
+    def __init__(
+        self,
+        series: Series,
+        events: pl.DataFrame,
+        requests: pl.DataFrame,
+        line: Line,
+        own_stream: bool,
+    ):
         self.series, self.events, self.requests, self.line = series, events, requests, line
         self.own = self._own() if own_stream else np.zeros(requests.height, bool)
         self._coded: dict[Any, np.ndarray] = {}  # what several windows need
 
     def _own(self) -> np.ndarray:
         "Which requests are events of the series themselves."
-        mine = [c.expr() for c in self.series.where] + [pl.col(b) == pl.col(k) for b, k in zip(self.series.by, self.series.key) if b != k]
-        if not mine: return np.ones(self.requests.height, bool)
-        return self.requests.select(pl.all_horizontal(mine)).to_series().to_numpy()[self.line.requests]
+        mine = [c.expr() for c in self.series.where] + [
+            pl.col(b) == pl.col(k) for b, k in zip(self.series.by, self.series.key) if b != k
+        ]
+        if not mine:
+            return np.ones(self.requests.height, bool)
+        return (
+            self.requests.select(pl.all_horizontal(mine)).to_series().to_numpy()[self.line.requests]
+        )
 
     def _back(self, value: pl.Series) -> pl.Series:
         "In the order of the requests."
-        if value.null_count() == 0 and value.dtype in (pl.Int64, pl.Float64): return pl.Series(value.name, self.line.back(value.to_numpy()))
-        where = np.empty(len(value), np.int64); where[self.line.requests] = np.arange(len(value))
+        if value.null_count() == 0 and value.dtype in (pl.Int64, pl.Float64):
+            return pl.Series(value.name, self.line.back(value.to_numpy()))
+        where = np.empty(len(value), np.int64)
+        where[self.line.requests] = np.arange(len(value))
         return value.gather(where)
 
     def _kept(self, name: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
-        if name not in self._coded: self._coded[name] = make()
+        if name not in self._coded:
+            self._coded[name] = make()
         return self._coded[name]
 
-    def values(self, c: Column) -> np.ndarray: return self._kept(("values", c), lambda: self.series.coded(self.events, c)[self.line.events])
-    def own_values(self, c: Column) -> np.ndarray: return self._kept(("own", c), lambda: self._own_values(c))
+    def values(self, c: Column) -> np.ndarray:
+        return self._kept(
+            ("values", c), lambda: self.series.coded(self.events, c)[self.line.events]
+        )
+
+    def own_values(self, c: Column) -> np.ndarray:
+        return self._kept(("own", c), lambda: self._own_values(c))
 
     def _own_values(self, c: Column) -> np.ndarray:
         "The requests' own values; 0 where a request is no event of the series."
-        if not self.own.any(): return np.zeros(self.own.size, np.int64)
+        if not self.own.any():
+            return np.zeros(self.own.size, np.int64)
         frame = self.requests.select(self.series.fields)
-        coded = self.series.coded(frame, c) if c.kind == "is" else frame.select(self.series.stream.fields[c.field].codes(c.field).fill_null(0)).to_series().to_numpy()
+        coded = (
+            self.series.coded(frame, c)
+            if c.kind == "is"
+            else frame.select(self.series.stream.fields[c.field].codes(c.field).fill_null(0))
+            .to_series()
+            .to_numpy()
+        )
         return np.where(self.own, coded[self.line.requests], 0)
 
 # %% ../nbs/04_features.ipynb #f799439b
 class _Windows(_Rows):
     "Facts of every window, for every request, in the order of the line."
+
     def features(self, wanted: Sequence[Feature]) -> list[pl.Series]:
         since, out = self.line.since(), []
         for window in sorted({f.window for f in wanted}):
             begin = self.line.begin(window)
             n = self.line.stop - begin
-            facts = {c: self.fact(c, begin, window) for f in wanted if f.window == window for c in f.columns}
+            facts = {
+                c: self.fact(c, begin, window)
+                for f in wanted
+                if f.window == window
+                for c in f.columns
+            }
             for f in wanted:
-                if f.window != window: continue
-                value = finish_all(f, n if f.kind in ("last", "since_last") else n + self.own, [facts[c] for c in f.columns], since)
+                if f.window != window:
+                    continue
+                value = finish_all(
+                    f,
+                    n if f.kind in ("last", "since_last") else n + self.own,
+                    [facts[c] for c in f.columns],
+                    since,
+                )
                 out.append((wanted.index(f), self._back(value)))
         return [value for _, value in sorted(out, key=lambda p: p[0])]
 
     def fact(self, c: Column, begin: np.ndarray, window: int) -> Any:
         "A column's fact for every window, the request's own event included."
-        if c.kind == "distinct": return self._distinct(c, begin, window)
+        if c.kind == "distinct":
+            return self._distinct(c, begin, window)
         own, x, v, stop = self.own, self.own_values(c), self.values(c), self.line.stop
         if c.kind in ("sum", "is"):
             found = totals(v, begin, stop, c.field, self._kept(("run", c), lambda: running(v)))
             return found + x if self.own.any() else found
-        if c.kind == "square": return squares(v, begin, stop) + pl.Series(own*x).cast(pl.Int128)*pl.Series(x).cast(pl.Int128)
+        if c.kind == "square":
+            return squares(v, begin, stop) + pl.Series(own * x).cast(pl.Int128) * pl.Series(x).cast(
+                pl.Int128
+            )
         some = stop > begin
         if c.kind in ("min", "max"):
             found = extremes(v, begin, stop, np.minimum if c.kind == "min" else np.maximum)
-            return np.where(own, np.where(some, np.minimum(found, x) if c.kind == "min" else np.maximum(found, x), x), found)
-        if not v.size: return x
+            return np.where(
+                own,
+                np.where(
+                    some, np.minimum(found, x) if c.kind == "min" else np.maximum(found, x), x
+                ),
+                found,
+            )
+        if not v.size:
+            return x
         v, at = edge(self.line.line, v), begin if c.kind == "first" else stop - 1
         found = v[np.clip(at, 0, v.size - 1)]
         return np.where(own & ~some, x, found) if c.kind == "first" else found
@@ -597,19 +1033,29 @@ class _Windows(_Rows):
         many = self.series.occurrences(c)
         codes, _ = key_codes(keys := keys_of(self.events, many.by), keys.clear())
         found = distinct(codes[self.line.events], begin, self.line.stop)
-        if not self.own.any(): return found
+        if not self.own.any():
+            return found
         codes, asked = key_codes(keys, keys_of(self.requests, many.key))
-        line = Line(codes, self.events["event_time"].dt.timestamp("us").to_numpy(), asked, self.requests["event_time"].dt.timestamp("us").to_numpy(), window)
+        line = Line(
+            codes,
+            self.events["event_time"].dt.timestamp("us").to_numpy(),
+            asked,
+            self.requests["event_time"].dt.timestamp("us").to_numpy(),
+            window,
+        )
         held = line.back(line.stop - line.begin(window))[self.line.requests]
         return found + (self.own & (held == 0))
 
 # %% ../nbs/04_features.ipynb #84bbff50
-Ask = tuple[Series, tuple, int, Sequence[int]]   # series, entity, t in µs, windows in µs
-Answer = tuple[int, list[tuple[int, Sequence[int]]]]     # µs of the last event before t (read only where there is one); for each window its count and the series' facts
+Ask = tuple[Series, tuple, int, Sequence[int]]  # series, entity, t in µs, windows in µs
+Answer = tuple[
+    int, list[tuple[int, Sequence[int]]]
+]  # µs of the last event before t (read only where there is one); for each window its count and the series' facts
 
 
 class Lookup(Protocol):
     "The state, at one moment."
+
     def __call__(self, asks: Sequence[Ask]) -> Sequence[Answer]:
         "One answer for each question, from one consistent view."
 
@@ -617,25 +1063,30 @@ class Lookup(Protocol):
 def micros(moment: datetime) -> int:
     "Microseconds since 1970, exactly."
     delta = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return (delta.days*86400 + delta.seconds)*1_000_000 + delta.microseconds
+    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def merge_own(
-    kind: str,     # of the column
-    n: int,        # events in the window, the request not counted
+    kind: str,  # of the column
+    n: int,  # events in the window, the request not counted
     fact: Any,
-    x: int,        # the request's own value
+    x: int,  # the request's own value
 ) -> Any:
     "A fact with the request's own event added."
-    if kind in ("sum", "is"): return fact + x
-    if kind == "square": return fact + x*x
-    if kind == "first": return fact if n else x
-    if kind == "last": return fact
+    if kind in ("sum", "is"):
+        return fact + x
+    if kind == "square":
+        return fact + x * x
+    if kind == "first":
+        return fact if n else x
+    if kind == "last":
+        return fact
     return x if not n else min(fact, x) if kind == "min" else max(fact, x)
 
 # %% ../nbs/04_features.ipynb #7fee7e68
 class Online:
     "A feature set, prepared for answering one request at a time."
+
     def __init__(self, features: FeatureSet):
         self.features, self.order = features, features.names
         self.plan = [self._plan(s, fs) for s, fs in features.series.items()]
@@ -643,8 +1094,20 @@ class Online:
 
     def _plan(self, series: Series, wanted: list[Feature]) -> tuple:
         lengths = sorted({f.window for f in wanted})
-        steps = [(f, lengths.index(f.window), [series.columns.index(c) for c in f.columns], f.kind in ("last", "since_last")) for f in wanted]
-        extra = [(i, series.occurrences(c)) for i, c in enumerate(series.columns) if c.kind == "distinct" and series.stream is self.features.request]
+        steps = [
+            (
+                f,
+                lengths.index(f.window),
+                [series.columns.index(c) for c in f.columns],
+                f.kind in ("last", "since_last"),
+            )
+            for f in wanted
+        ]
+        extra = [
+            (i, series.occurrences(c))
+            for i, c in enumerate(series.columns)
+            if c.kind == "distinct" and series.stream is self.features.request
+        ]
         pairs = [(b, k) for b, k in zip(series.by, series.key) if b != k]
         return series, lengths, steps, extra, series.stream is self.features.request, pairs
 
@@ -653,60 +1116,129 @@ class Online:
         out: list[Ask] = []
         for series, lengths, _, extra, *_ in self.plan:
             out.append((series, tuple([request[k] for k in series.key]), t, lengths))
-            for _, many in extra: out.append((many, tuple([request[k] for k in many.key]), t, lengths))
+            for _, many in extra:
+                out.append((many, tuple([request[k] for k in many.key]), t, lengths))
         return out
 
     def __call__(
         self,
         request: dict[str, Any],  # stored values, as `events.accept` gives them
         lookup: Lookup,
-    ) -> dict[str, Any]:          # feature name to value, in the order of the set
+    ) -> dict[str, Any]:  # feature name to value, in the order of the set
         "The features of one request."
         t, values = micros(request["event_time"]), {}
         answers = iter(lookup(self.asks(request, t)) if self.plan else ())
         for series, _, steps, extra, own, pairs in self.plan:
             last, windows = next(answers)
             held = {i: next(answers)[1] for i, _ in extra}
-            counted = own and series.counts(request) and all(request[b] == request[k] for b, k in pairs)
-            merged = self._with_own(series, windows, held, request) if counted else [(n, n, facts, facts) for n, facts in windows]
+            counted = (
+                own and series.counts(request) and all(request[b] == request[k] for b, k in pairs)
+            )
+            merged = (
+                self._with_own(series, windows, held, request)
+                if counted
+                else [(n, n, facts, facts) for n, facts in windows]
+            )
             for f, w, columns, before in steps:
                 n, past, facts, earlier = merged[w]
-                values[f.name] = finish_one(f, past if before else n, [(earlier if before else facts)[c] for c in columns], t - last)
+                values[f.name] = finish_one(
+                    f,
+                    past if before else n,
+                    [(earlier if before else facts)[c] for c in columns],
+                    t - last,
+                )
         self.rows(request, values)
         return {n: values[n] for n in self.order}
 
-    def _with_own(self, series: Series, windows: list, held: dict[int, list], request: dict[str, Any]) -> list:
+    def _with_own(
+        self, series: Series, windows: list, held: dict[int, list], request: dict[str, Any]
+    ) -> list:
         "Counts and facts with the request's own event, beside those without."
-        own = [(c.kind, 0 if c.kind == "distinct" else series.values(c, request)) for c in series.columns]
-        return [(n + 1, n, [facts[i] + (not held[i][w][0]) if kind == "distinct" else merge_own(kind, n, facts[i], x) for i, (kind, x) in enumerate(own)], facts) for w, (n, facts) in enumerate(windows)]
+        own = [
+            (c.kind, 0 if c.kind == "distinct" else series.values(c, request))
+            for c in series.columns
+        ]
+        return [
+            (
+                n + 1,
+                n,
+                [
+                    facts[i] + (not held[i][w][0])
+                    if kind == "distinct"
+                    else merge_own(kind, n, facts[i], x)
+                    for i, (kind, x) in enumerate(own)
+                ],
+                facts,
+            )
+            for w, (n, facts) in enumerate(windows)
+        ]
 
 # %% ../nbs/04_features.ipynb #843abc20
 class RowWise:
     "The row-wise features of a set, for one request."
+
     def __init__(self, features: FeatureSet):
         mine = [f for f in features.features if f.expr is not None]
-        self.plain = [(f.name, f.expr.meta.root_names()[0]) for f in mine if f.expr.meta.is_column() and f.name == f.expr.meta.root_names()[0] and f.name in features.request.fields]
+        self.plain = [
+            (f.name, f.expr.meta.root_names()[0])
+            for f in mine
+            if f.expr.meta.is_column()
+            and f.name == f.expr.meta.root_names()[0]
+            and f.name in features.request.fields
+        ]
         self.computed = [f.name for f in mine if f.name not in dict(self.plain)]
         plain = set(dict(self.plain))
-        self.levels = [kept for level in features.row_exprs if (kept := [e for e in level if e.meta.output_name() not in plain])]
+        self.levels = [
+            kept
+            for level in features.row_exprs
+            if (kept := [e for e in level if e.meta.output_name() not in plain])
+        ]
         done = [e.meta.output_name() for e in self.levels[-1]] if self.levels else []
         self.computed = [*done, *(n for n in self.computed if n not in done)]
-        self.last = [*(self.levels[-1] if self.levels else []), *(pl.col(n) for n in self.computed if n not in done)]
-        roots = {r for f in mine if f.name in self.computed for r in f.expr.meta.root_names()} - set(self.computed)
-        shown = dict(as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema)
-        self.schema = {n: t for n, t in {**shown, **{f.name: f.dtype for f in features.features if f.series}}.items() if n in roots}
-        self.factors = {n: float(f.factor) for n, f in features.request.fields.items() if isinstance(f, Fixed) and (n in roots or n in plain)}
+        self.last = [
+            *(self.levels[-1] if self.levels else []),
+            *(pl.col(n) for n in self.computed if n not in done),
+        ]
+        roots = {
+            r for f in mine if f.name in self.computed for r in f.expr.meta.root_names()
+        } - set(self.computed)
+        shown = dict(
+            as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema
+        )
+        self.schema = {
+            n: t
+            for n, t in {
+                **shown,
+                **{f.name: f.dtype for f in features.features if f.series},
+            }.items()
+            if n in roots
+        }
+        self.factors = {
+            n: float(f.factor)
+            for n, f in features.request.fields.items()
+            if isinstance(f, Fixed) and (n in roots or n in plain)
+        }
 
     def __call__(
         self,
         request: dict[str, Any],
-        values: dict[str, Any],     # the aggregates; the row-wise features are added
+        values: dict[str, Any],  # the aggregates; the row-wise features are added
     ) -> None:
         "Evaluated by Polars, as offline."
-        given = {**request, **{n: ratio(float(request[n]), 1.0, k) for n, k in self.factors.items() if request[n] is not None}}
-        for name, column in self.plain: values[name] = given[column]
-        if not self.computed: return
+        given = {
+            **request,
+            **{
+                n: ratio(float(request[n]), 1.0, k)
+                for n, k in self.factors.items()
+                if request[n] is not None
+            },
+        }
+        for name, column in self.plain:
+            values[name] = given[column]
+        if not self.computed:
+            return
         given.update(values)
         frame = pl.DataFrame([row := {n: given[n] for n in self.schema}, row], schema=self.schema)
-        for level in self.levels[:-1]: frame = frame.with_columns_seq(level)
+        for level in self.levels[:-1]:
+            frame = frame.with_columns_seq(level)
         values.update(zip(self.computed, frame.select_seq(self.last).row(0)))

@@ -23,12 +23,16 @@ class ContractError(ValueError):
 
 Problem = tuple[pl.Expr, str]  # where it holds, the row is refused; and why
 TIME = pl.Datetime("us", "UTC")
-EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=timezone.utc), datetime(2100, 1, 1, tzinfo=timezone.utc)
+EARLIEST, LATEST = (
+    datetime(1970, 1, 1, tzinfo=timezone.utc),
+    datetime(2100, 1, 1, tzinfo=timezone.utc),
+)
 
 
 @dataclass(frozen=True)
 class Field:
     "One column of a stream; the subclasses are what a contract is written with."
+
     doc: str = ""
     optional: bool = False  # may be null
     dtype: ClassVar[Any] = pl.String
@@ -43,7 +47,7 @@ class Field:
         "What else may be wrong with the parsed column."
         return []
 
-    def code(self, value: Any) -> int|None:
+    def code(self, value: Any) -> int | None:
         "A stored value as the whole number that aggregates work on."
         return None if value is None else int(value)
 
@@ -55,15 +59,18 @@ class Field:
         "One raw value as stored; the twin of `parse` and `problems` for a single request. Raises `ValueError`."
         frame = pl.DataFrame({"x": [raw]}, strict=False)
         parsed = frame.select(x=self.parse("x", frame["x"].dtype))
-        if parsed["x"][0] is None: raise ValueError("missing or of a wrong type")
+        if parsed["x"][0] is None:
+            raise ValueError("missing or of a wrong type")
         for bad, why in self.problems("x"):
-            if parsed.select(bad).item(): raise ValueError(why)
+            if parsed.select(bad).item():
+                raise ValueError(why)
         return parsed["x"][0]
 
 # %% ../nbs/00a_fields.ipynb #b7645509
 def _number(name: str, given: pl.DataType) -> pl.Expr:
     "A column of numbers or text as Float64; null where that fails, NaN kept. Yes and no are no numbers."
-    if given == pl.Boolean: return pl.lit(None, pl.Float64)
+    if given == pl.Boolean:
+        return pl.lit(None, pl.Float64)
     text = pl.col(name).str.strip_chars() if given == pl.String else pl.col(name)
     return text.cast(pl.Float64, strict=False)
 
@@ -71,6 +78,7 @@ def _number(name: str, given: pl.DataType) -> pl.Expr:
 @dataclass(frozen=True)
 class Fixed(Field):
     "A decimal with `places` digits after the point, held as int64 in units of the last one."
+
     places: int = 2
     low: float = 0.0
     high: float = 1e9
@@ -79,64 +87,95 @@ class Fixed(Field):
     summable: ClassVar[bool] = True
 
     def __post_init__(self):
-        if type(self.places) is not int or not 0 <= self.places <= 9: raise ContractError(f"Fixed takes 0 to 9 places, not {self.places!r}.")
-        if not self.low <= self.high: raise ContractError(f"Fixed: there is no amount from low={self.low} to high={self.high}.")
-        if max(abs(self.low), abs(self.high))*10**self.places > 2**53:
-            raise ContractError(f"bounds {self.low}..{self.high} at {self.places} places do not fit a float64 exactly; narrow them.")
+        if type(self.places) is not int or not 0 <= self.places <= 9:
+            raise ContractError(f"Fixed takes 0 to 9 places, not {self.places!r}.")
+        if not self.low <= self.high:
+            raise ContractError(
+                f"Fixed: there is no amount from low={self.low} to high={self.high}."
+            )
+        if max(abs(self.low), abs(self.high)) * 10**self.places > 2**53:
+            raise ContractError(
+                f"bounds {self.low}..{self.high} at {self.places} places do not fit a float64 exactly; narrow them."
+            )
 
     @property
-    def factor(self) -> int: return 10**self.places
+    def factor(self) -> int:
+        return 10**self.places
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        units = _number(name, given)*self.factor
+        units = _number(name, given) * self.factor
         whole = units.round()
         fits = ((units - whole).abs() < 1e-4) & whole.is_finite() & (whole.abs() < 2.0**53)
         return pl.when(fits).then(whole).otherwise(None).cast(pl.Int64)
 
     def problems(self, name: str) -> list[Problem]:
-        return [(pl.col(name) < round(self.low*self.factor), f"below {self.low:g}"), (pl.col(name) > round(self.high*self.factor), f"above {self.high:g}")]
+        return [
+            (pl.col(name) < round(self.low * self.factor), f"below {self.low:g}"),
+            (pl.col(name) > round(self.high * self.factor), f"above {self.high:g}"),
+        ]
 
     def value(self, raw: Any) -> int:
-        if isinstance(raw, bool) or not isinstance(raw, (int, float)): raise ValueError("must be a number")
-        units = float(raw)*self.factor
-        if not math.isfinite(units): raise ValueError("must be a finite number")
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+            raise ValueError("must be a number")
+        units = float(raw) * self.factor
+        if not math.isfinite(units):
+            raise ValueError("must be a finite number")
         whole = round(units)
-        if abs(units - whole) >= 1e-4: raise ValueError(f"must have at most {self.places} decimals")
-        if whole < round(self.low*self.factor): raise ValueError(f"must not be below {self.low:g}")
-        if whole > round(self.high*self.factor): raise ValueError(f"must not be above {self.high:g}")
-        if abs(whole) >= 2**53: raise ValueError("out of range")
+        if abs(units - whole) >= 1e-4:
+            raise ValueError(f"must have at most {self.places} decimals")
+        if whole < round(self.low * self.factor):
+            raise ValueError(f"must not be below {self.low:g}")
+        if whole > round(self.high * self.factor):
+            raise ValueError(f"must not be above {self.high:g}")
+        if abs(whole) >= 2**53:
+            raise ValueError("out of range")
         return whole
 
 # %% ../nbs/00a_fields.ipynb #a1cb1bdb
 @dataclass(frozen=True)
 class Key(Field):
     "Names an entity, as an integer."
+
     dtype: ClassVar[Any] = pl.Int64
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        if given == pl.Boolean: return pl.lit(None, pl.Int64)
-        if given.is_float(): return pl.when(pl.col(name) == pl.col(name).floor()).then(pl.col(name)).cast(pl.Int64, strict=False)
+        if given == pl.Boolean:
+            return pl.lit(None, pl.Int64)
+        if given.is_float():
+            return (
+                pl.when(pl.col(name) == pl.col(name).floor())
+                .then(pl.col(name))
+                .cast(pl.Int64, strict=False)
+            )
         return super().parse(name, given)
 
     def value(self, raw: Any) -> int:
-        if isinstance(raw, bool) or not isinstance(raw, int) or not -2**63 <= raw < 2**63: raise ValueError("must be a whole number")
+        if isinstance(raw, bool) or not isinstance(raw, int) or not -(2**63) <= raw < 2**63:
+            raise ValueError("must be a whole number")
         return raw
 
 
 @dataclass(frozen=True)
 class Text(Field):
     "Text of bounded length; as a key, it names an entity."
+
     longest: int = 200
 
     def __post_init__(self):
-        if type(self.longest) is not int or self.longest < 1: raise ContractError(f"Text(longest={self.longest!r}): no text would fit.")
+        if type(self.longest) is not int or self.longest < 1:
+            raise ContractError(f"Text(longest={self.longest!r}): no text would fit.")
 
     def problems(self, name: str) -> list[Problem]:
-        return [(pl.col(name).str.len_bytes() > self.longest, f"longer than {self.longest} bytes"), (pl.col(name) == "", "empty")]
+        return [
+            (pl.col(name).str.len_bytes() > self.longest, f"longer than {self.longest} bytes"),
+            (pl.col(name) == "", "empty"),
+        ]
 
     def value(self, raw: Any) -> str:
-        if not isinstance(raw, str) or not raw: raise ValueError("must be non-empty text")
-        if len(raw.encode("utf-8", "surrogatepass")) > self.longest: raise ValueError(f"must not be longer than {self.longest} bytes")
+        if not isinstance(raw, str) or not raw:
+            raise ValueError("must be non-empty text")
+        if len(raw.encode("utf-8", "surrogatepass")) > self.longest:
+            raise ValueError(f"must not be longer than {self.longest} bytes")
         raw.encode("utf-8")
         return raw
 
@@ -144,59 +183,95 @@ class Text(Field):
 @dataclass(frozen=True)
 class Flag(Field):
     "Yes or no; summing it counts the yeses."
+
     dtype: ClassVar[Any] = pl.Boolean
     summable: ClassVar[bool] = True
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
         if given == pl.String:
             word = pl.col(name).str.strip_chars().str.to_lowercase()
-            return pl.when(word.is_in(["1", "true", "yes"])).then(True).when(word.is_in(["0", "false", "no"])).then(False)
-        if given == pl.Boolean: return pl.col(name)
+            return (
+                pl.when(word.is_in(["1", "true", "yes"]))
+                .then(True)
+                .when(word.is_in(["0", "false", "no"]))
+                .then(False)
+            )
+        if given == pl.Boolean:
+            return pl.col(name)
         return pl.when(pl.col(name) == 1).then(True).when(pl.col(name) == 0).then(False)
 
     def value(self, raw: Any) -> bool:
-        if not isinstance(raw, bool): raise ValueError("must be true or false")
+        if not isinstance(raw, bool):
+            raise ValueError("must be true or false")
         return raw
 
 
 @dataclass(frozen=True)
 class Category(Field):
     "One of a declared list of words."
+
     values: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if not isinstance(self.values, (list, tuple)) or not self.values or len(set(self.values)) < len(self.values) or not all(isinstance(v, str) and v for v in self.values):
-            raise ContractError(f"a Category's values are different, non-empty words, not {self.values!r}.")
+        if (
+            not isinstance(self.values, (list, tuple))
+            or not self.values
+            or len(set(self.values)) < len(self.values)
+            or not all(isinstance(v, str) and v for v in self.values)
+        ):
+            raise ContractError(
+                f"a Category's values are different, non-empty words, not {self.values!r}."
+            )
 
-    def code(self, value: Any) -> int|None: return self.values.index(value) if value in self.values else None
-    def codes(self, name: str) -> pl.Expr: return pl.col(name).cast(pl.Enum(self.values), strict=False).to_physical().cast(pl.Int64)
+    def code(self, value: Any) -> int | None:
+        return self.values.index(value) if value in self.values else None
+
+    def codes(self, name: str) -> pl.Expr:
+        return pl.col(name).cast(pl.Enum(self.values), strict=False).to_physical().cast(pl.Int64)
 
     def problems(self, name: str) -> list[Problem]:
         return [(~pl.col(name).is_in(list(self.values)), f"not one of {', '.join(self.values)}")]
 
     def value(self, raw: Any) -> str:
-        if raw not in self.values: raise ValueError(f"must be one of {', '.join(self.values)}")
+        if raw not in self.values:
+            raise ValueError(f"must be one of {', '.join(self.values)}")
         return raw
 
 # %% ../nbs/00a_fields.ipynb #ae1a471a
 # The one way to write a time, for files and requests alike: seconds are there, a fraction has at most six digits, an offset has hours and minutes.
-ISO = r"^\d{4}-\d{2}-\d{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?$".replace(r"\d", "[0-9]")
+ISO = r"^\d{4}-\d{2}-\d{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?$".replace(
+    r"\d", "[0-9]"
+)
 
 
 @dataclass(frozen=True)
 class Time(Field):
     "A moment, to the microsecond, in UTC."
+
     dtype: ClassVar[Any] = TIME
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
         c = pl.col(name)
         if isinstance(given, pl.Datetime):
-            return (c.dt.replace_time_zone("UTC") if given.time_zone is None else c.dt.convert_time_zone("UTC")).cast(TIME)
+            return (
+                c.dt.replace_time_zone("UTC")
+                if given.time_zone is None
+                else c.dt.convert_time_zone("UTC")
+            ).cast(TIME)
         if given == pl.String:
             plain = c.str.strip_chars()
-            iso = pl.when(plain.str.contains(ISO)).then(plain).str.replace(" ", "T").str.replace(r"Z$", "+00:00")
-            zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False).cast(TIME)
-            naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False).dt.replace_time_zone("UTC")
+            iso = (
+                pl.when(plain.str.contains(ISO))
+                .then(plain)
+                .str.replace(" ", "T")
+                .str.replace(r"Z$", "+00:00")
+            )
+            zoned = iso.str.to_datetime(
+                "%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False
+            ).cast(TIME)
+            naive = iso.str.to_datetime(
+                "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False
+            ).dt.replace_time_zone("UTC")
             return pl.coalesce(zoned, naive)
         return pl.lit(None, TIME)
 
@@ -205,10 +280,17 @@ class Time(Field):
 
     def value(self, raw: Any) -> datetime:
         if isinstance(raw, str):
-            if not re.fullmatch(ISO, raw := raw.strip()): raise ValueError("must be an ISO 8601 time such as 2025-04-11T10:15:00Z")
-            try: raw = datetime.fromisoformat(raw)
-            except ValueError: raise ValueError("must be an ISO 8601 time") from None
-        if not isinstance(raw, datetime): raise ValueError("must be an ISO 8601 time")
-        moment = raw.replace(tzinfo=timezone.utc) if raw.tzinfo is None else raw.astimezone(timezone.utc)
-        if not EARLIEST <= moment < LATEST: raise ValueError("must lie in 1970..2100")
+            if not re.fullmatch(ISO, raw := raw.strip()):
+                raise ValueError("must be an ISO 8601 time such as 2025-04-11T10:15:00Z")
+            try:
+                raw = datetime.fromisoformat(raw)
+            except ValueError:
+                raise ValueError("must be an ISO 8601 time") from None
+        if not isinstance(raw, datetime):
+            raise ValueError("must be an ISO 8601 time")
+        moment = (
+            raw.replace(tzinfo=timezone.utc) if raw.tzinfo is None else raw.astimezone(timezone.utc)
+        )
+        if not EARLIEST <= moment < LATEST:
+            raise ValueError("must lie in 1970..2100")
         return moment

@@ -14,50 +14,71 @@ __all__ = ['card_precision', 'reliability', 'calibration_error', 'evaluate']
 
 # %% ../nbs/06a_metrics.ipynb #059a6ffc
 def card_precision(
-    frame: pl.DataFrame,     # `event_time`, the entity, `label` (flag), `score`
-    entity: str="customer_id",
-    top: int=100,            # how many entities can be looked at in a day
-) -> float:                  # mean over days of hits / top
+    frame: pl.DataFrame,  # `event_time`, the entity, `label` (flag), `score`
+    entity: str = "customer_id",
+    top: int = 100,  # how many entities can be looked at in a day
+) -> float:  # mean over days of hits / top
     "Card precision at `top`; with fewer cards than `top` on a day it is still divided by `top`."
     found: set = set()
     daily = []
-    days = frame.with_columns(_day=pl.col("event_time").dt.date()).partition_by("_day", maintain_order=True)
+    days = frame.with_columns(_day=pl.col("event_time").dt.date()).partition_by(
+        "_day", maintain_order=True
+    )
     for day in sorted(days, key=lambda d: d["_day"][0]):
-        cards = (day.filter(~pl.col(entity).is_in(list(found))).group_by(entity, maintain_order=True)
-                 .agg(pl.col("score").max(), pl.col("label").max()).sort("score", descending=True, maintain_order=True).head(top))
+        cards = (
+            day.filter(~pl.col(entity).is_in(list(found)))
+            .group_by(entity, maintain_order=True)
+            .agg(pl.col("score").max(), pl.col("label").max())
+            .sort("score", descending=True, maintain_order=True)
+            .head(top)
+        )
         hits = cards.filter(pl.col("label"))[entity].to_list()
-        found.update(hits); daily.append(len(hits)/top)
+        found.update(hits)
+        daily.append(len(hits) / top)
     return float(np.mean(daily)) if daily else float("nan")
 
 # %% ../nbs/06a_metrics.ipynb #f44f41d3
 def reliability(
-    label: np.ndarray,   # flags, shape (n,)
-    score: np.ndarray,   # probabilities, shape (n,)
-    bins: int=10,        # of equal size
-) -> pl.DataFrame:       # `said`, `happened`, `n` by bin
+    label: np.ndarray,  # flags, shape (n,)
+    score: np.ndarray,  # probabilities, shape (n,)
+    bins: int = 10,  # of equal size
+) -> pl.DataFrame:  # `said`, `happened`, `n` by bin
     "What was said against what happened."
     order = np.argsort(score, kind="stable")
     parts = [p for p in np.array_split(order, bins) if p.size]
-    return pl.DataFrame({"said": [float(score[p].mean()) for p in parts], "happened": [float(label[p].mean()) for p in parts], "n": [p.size for p in parts]})
+    return pl.DataFrame(
+        {
+            "said": [float(score[p].mean()) for p in parts],
+            "happened": [float(label[p].mean()) for p in parts],
+            "n": [p.size for p in parts],
+        }
+    )
 
 
-def calibration_error(label: np.ndarray, score: np.ndarray, bins: int=10) -> float:
+def calibration_error(label: np.ndarray, score: np.ndarray, bins: int = 10) -> float:
     "Expected calibration error over bins of equal size."
     r = reliability(label, score, bins)
-    if not r.height: return float("nan")
+    if not r.height:
+        return float("nan")
     gap, n = np.abs(r["said"].to_numpy() - r["happened"].to_numpy()), r["n"].to_numpy()
-    return float((gap*n).sum()/n.sum())
+    return float((gap * n).sum() / n.sum())
 
 # %% ../nbs/06a_metrics.ipynb #7018fe53
 def evaluate(
-    frame: pl.DataFrame,     # `event_time`, the entity, `label`, `score`
-    entity: str="customer_id",
-    top: int=100,
-) -> dict[str, float]:       # auc, ap, cp100, brier, ece, rows, positives
+    frame: pl.DataFrame,  # `event_time`, the entity, `label`, `score`
+    entity: str = "customer_id",
+    top: int = 100,
+) -> dict[str, float]:  # auc, ap, cp100, brier, ece, rows, positives
     "Every metric of a scored, labelled frame; NaN where there is only one class."
     label, score = frame["label"].cast(pl.Int8).to_numpy(), frame["score"].to_numpy()
     both = 0 < label.sum() < label.size
     nan = float("nan")
-    return dict(auc=float(roc_auc_score(label, score)) if both else nan, ap=float(average_precision_score(label, score)) if both else nan,
-                cp100=card_precision(frame, entity, top), brier=float(brier_score_loss(label, score)) if both else nan,
-                ece=calibration_error(label, score), rows=float(label.size), positives=float(label.sum()))
+    return dict(
+        auc=float(roc_auc_score(label, score)) if both else nan,
+        ap=float(average_precision_score(label, score)) if both else nan,
+        cp100=card_precision(frame, entity, top),
+        brier=float(brier_score_loss(label, score)) if both else nan,
+        ece=calibration_error(label, score),
+        rows=float(label.size),
+        positives=float(label.sum()),
+    )

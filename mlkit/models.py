@@ -24,13 +24,21 @@ class ModelError(ValueError):
 
 
 def matrix(
-    frame: pl.DataFrame,     # a feature frame
-    names: Sequence[str],    # the model's features, in its order
-) -> np.ndarray:             # float64, shape (rows, features); null as NaN
+    frame: pl.DataFrame,  # a feature frame
+    names: Sequence[str],  # the model's features, in its order
+) -> np.ndarray:  # float64, shape (rows, features); null as NaN
     "A feature frame as the numbers a model sees."
-    if missing := [n for n in names if n.partition("=")[0] not in frame.columns]: raise ModelError(f"the model wants features that the frame lacks: {', '.join(missing)}.")
+    if missing := [n for n in names if n.partition("=")[0] not in frame.columns]:
+        raise ModelError(f"the model wants features that the frame lacks: {', '.join(missing)}.")
     column = lambda name, equals, word: pl.col(name) == word if equals else pl.col(name)
-    return frame.select(column(*n.partition("=")).cast(pl.Float64).fill_null(float("nan")).alias(n) for n in names).to_numpy().astype(np.float64, order="C")
+    return (
+        frame.select(
+            column(*n.partition("=")).cast(pl.Float64).fill_null(float("nan")).alias(n)
+            for n in names
+        )
+        .to_numpy()
+        .astype(np.float64, order="C")
+    )
 
 
 def row(values: dict[str, Any], names: Sequence[str]) -> np.ndarray:
@@ -48,22 +56,25 @@ def _number(values: dict[str, Any], name: str) -> float:
 # %% ../nbs/06b_models.ipynb #07d379cd
 def logistic(z: float) -> float:
     "1 / (1 + exp(−z)), without overflow."
-    if z >= 0: return 1.0/(1.0 + math.exp(-z))
+    if z >= 0:
+        return 1.0 / (1.0 + math.exp(-z))
     e = math.exp(z)
-    return e/(1.0 + e)
+    return e / (1.0 + e)
 
 
 @dataclass
 class Model:
     "A trained model. `score` is deterministic, row-independent and finite, or raises."
-    features: list[str]                     # names, in the model's order
-    features_hash: str = ""                 # the feature set they are defined in
+
+    features: list[str]  # names, in the model's order
+    features_hash: str = ""  # the feature set they are defined in
     calibration: tuple[float, float] = (1.0, 0.0)
     about: dict[str, Any] = field(default_factory=dict)
     kind: ClassVar[str] = ""
     kinds: ClassVar[dict[str, type[Model]]] = {}
 
-    def __init_subclass__(cls) -> None: Model.kinds[cls.kind] = cls
+    def __init_subclass__(cls) -> None:
+        Model.kinds[cls.kind] = cls
 
     def margin(self, x: np.ndarray) -> np.ndarray:
         "Shape (rows, features) to shape (rows,)."
@@ -75,51 +86,85 @@ class Model:
 
     def score(self, x: np.ndarray) -> np.ndarray:
         "Calibrated probabilities, shape (rows,)."
-        if x.ndim != 2 or x.shape[1] != len(self.features): raise ModelError(f"expected {len(self.features)} features a row, got an array of shape {x.shape}.")
+        if x.ndim != 2 or x.shape[1] != len(self.features):
+            raise ModelError(
+                f"expected {len(self.features)} features a row, got an array of shape {x.shape}."
+            )
         a, b = self.calibration
-        p = np.array([logistic(a*z + b) for z in self.margin(x).tolist()], np.float64)
-        if not np.isfinite(p).all(): raise ModelError("the model gave a score that is not finite.")
+        p = np.array([logistic(a * z + b) for z in self.margin(x).tolist()], np.float64)
+        if not np.isfinite(p).all():
+            raise ModelError("the model gave a score that is not finite.")
         return p
 
     def state(self) -> dict[str, Any]:
         "What a subclass needs to come back, as JSON."
         return {}
 
-    def save_extra(self, folder: Path) -> None: pass
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None: pass
+    def save_extra(self, folder: Path) -> None:
+        pass
+
+    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
+        pass
 
 # %% ../nbs/06b_models.ipynb #f8167ef6
 class Constant(Model):
     "The same margin for everyone."
+
     kind = "constant"
     z: float = 0.0
 
-    def margin(self, x: np.ndarray) -> np.ndarray: return np.full(len(x), self.z)
-    def state(self) -> dict[str, Any]: return {"z": self.z}
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None: self.z = float(state["z"])
+    def margin(self, x: np.ndarray) -> np.ndarray:
+        return np.full(len(x), self.z)
+
+    def state(self) -> dict[str, Any]:
+        return {"z": self.z}
+
+    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
+        self.z = float(state["z"])
 
 
 class Linear(Model):
     "Logistic regression on standardised features; a missing value counts as the training mean."
-    kind = "logistic"
-    weights: np.ndarray; mean: np.ndarray; spread: np.ndarray; intercept: float = 0.0
 
-    def _parts(self, x: np.ndarray) -> np.ndarray: return np.where(np.isnan(x), 0.0, (x - self.mean)/self.spread)*self.weights
+    kind = "logistic"
+    weights: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    intercept: float = 0.0
+
+    def _parts(self, x: np.ndarray) -> np.ndarray:
+        return np.where(np.isnan(x), 0.0, (x - self.mean) / self.spread) * self.weights
+
     def margin(self, x: np.ndarray) -> np.ndarray:
         z = np.full(len(x), self.intercept)
-        for column in self._parts(x).T: z = z + column  # one order of addition, for a batch and for a row
+        for column in self._parts(x).T:
+            z = z + column  # one order of addition, for a batch and for a row
         return z
-    def contributions(self, x: np.ndarray) -> np.ndarray: return self._parts(x)
-    def state(self) -> dict[str, Any]: return dict(weights=self.weights.tolist(), mean=self.mean.tolist(), spread=self.spread.tolist(), intercept=self.intercept)
+
+    def contributions(self, x: np.ndarray) -> np.ndarray:
+        return self._parts(x)
+
+    def state(self) -> dict[str, Any]:
+        return dict(
+            weights=self.weights.tolist(),
+            mean=self.mean.tolist(),
+            spread=self.spread.tolist(),
+            intercept=self.intercept,
+        )
+
     def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
-        self.weights, self.mean, self.spread = (np.array(state[k]) for k in ("weights", "mean", "spread"))
+        self.weights, self.mean, self.spread = (
+            np.array(state[k]) for k in ("weights", "mean", "spread")
+        )
         self.intercept = float(state["intercept"])
         for part in (self.weights, self.mean, self.spread):
-            if part.shape != (len(self.features),): raise ModelError(f"{len(self.features)} features, but {part.shape} weights")
+            if part.shape != (len(self.features),):
+                raise ModelError(f"{len(self.features)} features, but {part.shape} weights")
 
 # %% ../nbs/06b_models.ipynb #cd41875d
 class Trees(Model):
     "Gradient-boosted trees (XGBoost), in its own binary format."
+
     kind = "xgboost"
     booster: Any = None
     digest: str = ""  # of the booster's file
@@ -129,73 +174,119 @@ class Trees(Model):
 
     def contributions(self, x: np.ndarray) -> np.ndarray:
         import xgboost as xgb
+
         return self.booster.predict(xgb.DMatrix(x, nthread=1), pred_contribs=True)[:, :-1]
 
     def save_extra(self, folder: Path) -> None:
-        self.booster.save_model(folder/"booster.ubj")
-        self.digest = hashlib.blake2b((folder/"booster.ubj").read_bytes(), digest_size=16).hexdigest()
+        self.booster.save_model(folder / "booster.ubj")
+        self.digest = hashlib.blake2b(
+            (folder / "booster.ubj").read_bytes(), digest_size=16
+        ).hexdigest()
 
-    def state(self) -> dict[str, Any]: return {"booster.ubj": self.digest}
+    def state(self) -> dict[str, Any]:
+        return {"booster.ubj": self.digest}
 
     def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
         import xgboost as xgb
-        self.digest = state["booster.ubj"]  # looked at first: XGBoost can crash the process on a damaged file
-        if hashlib.blake2b((folder/"booster.ubj").read_bytes(), digest_size=16).hexdigest() != self.digest: raise ModelError("booster.ubj is not the file that was saved")
-        self.booster = xgb.Booster({"nthread": 1}); self.booster.load_model(folder/"booster.ubj")
+
+        self.digest = state[
+            "booster.ubj"
+        ]  # looked at first: XGBoost can crash the process on a damaged file
+        if (
+            hashlib.blake2b((folder / "booster.ubj").read_bytes(), digest_size=16).hexdigest()
+            != self.digest
+        ):
+            raise ModelError("booster.ubj is not the file that was saved")
+        self.booster = xgb.Booster({"nthread": 1})
+        self.booster.load_model(folder / "booster.ubj")
         self.booster.set_param({"nthread": 1})
-        if self.booster.num_features() != len(self.features): raise ModelError(f"the trees have {self.booster.num_features()} features, model.json names {len(self.features)}")
+        if self.booster.num_features() != len(self.features):
+            raise ModelError(
+                f"the trees have {self.booster.num_features()} features, model.json names {len(self.features)}"
+            )
 
 # %% ../nbs/06b_models.ipynb #1a008ba1
 def save_model(
     model: Model,
-    folder: Path|str,   # made if need be
-) -> str:               # the folder's digest
+    folder: Path | str,  # made if need be
+) -> str:  # the folder's digest
     "Write a model."
-    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     model.save_extra(folder)
-    said = dict(format=1, kind=model.kind, features=model.features, features_hash=model.features_hash,
-                calibration=list(model.calibration), state=model.state(), about=model.about)
-    (folder/"model.json").write_text(json.dumps(said, indent=1, sort_keys=True), encoding="utf-8")
+    said = dict(
+        format=1,
+        kind=model.kind,
+        features=model.features,
+        features_hash=model.features_hash,
+        calibration=list(model.calibration),
+        state=model.state(),
+        about=model.about,
+    )
+    (folder / "model.json").write_text(json.dumps(said, indent=1, sort_keys=True), encoding="utf-8")
     return model_digest(folder)
 
 
-def load_model(
-    folder: Path|str,
-) -> Model:
+def load_model(folder: Path | str) -> Model:
     "Read a model. Raises `ModelError` saying what is wrong with the folder."
     folder = Path(folder)
-    try: said = json.loads((folder/"model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise ModelError(f"{folder} holds no readable model.json: {e}") from e
-    if not isinstance(said, dict): raise ModelError(f"{folder}: model.json is no description of a model.")
-    if said.get("format") != 1 or str(said.get("kind")) not in Model.kinds: raise ModelError(f"{folder}: a model of format {said.get('format')} and kind {said.get('kind')!r}; known kinds: {', '.join(Model.kinds)}.")
-    try: return _from_description(folder, said)
-    except Exception as e: raise ModelError(f"{folder} holds a damaged {said['kind']} model: {type(e).__name__}: {e}") from e
+    try:
+        said = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ModelError(f"{folder} holds no readable model.json: {e}") from e
+    if not isinstance(said, dict):
+        raise ModelError(f"{folder}: model.json is no description of a model.")
+    if said.get("format") != 1 or str(said.get("kind")) not in Model.kinds:
+        raise ModelError(
+            f"{folder}: a model of format {said.get('format')} and kind {said.get('kind')!r}; known kinds: {', '.join(Model.kinds)}."
+        )
+    try:
+        return _from_description(folder, said)
+    except Exception as e:
+        raise ModelError(
+            f"{folder} holds a damaged {said['kind']} model: {type(e).__name__}: {e}"
+        ) from e
 
 
 def _from_description(folder: Path, said: dict[str, Any]) -> Model:
     "The model that `model.json` describes; any exception means that it is damaged."
     a, b = (float(c) for c in said["calibration"])
-    if not (math.isfinite(a) and math.isfinite(b)): raise ModelError("the calibration is not finite")
-    if not said["features"] or not all(isinstance(n, str) for n in said["features"]): raise ModelError("no names of features")
-    model = Model.kinds[said["kind"]](list(said["features"]), str(said["features_hash"]), (a, b), dict(said["about"]))
+    if not (math.isfinite(a) and math.isfinite(b)):
+        raise ModelError("the calibration is not finite")
+    if not said["features"] or not all(isinstance(n, str) for n in said["features"]):
+        raise ModelError("no names of features")
+    model = Model.kinds[said["kind"]](
+        list(said["features"]), str(said["features_hash"]), (a, b), dict(said["about"])
+    )
     model.load_extra(folder, said["state"])
     return model
 
 
-def model_digest(folder: Path|str) -> str:
+def model_digest(folder: Path | str) -> str:
     "Names the content of a model's folder."
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(p for p in Path(folder).iterdir() if p.name in ("model.json", "booster.ubj")): digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(
+        p for p in Path(folder).iterdir() if p.name in ("model.json", "booster.ubj")
+    ):
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 # %% ../nbs/06b_models.ipynb #e6ea5e8e
 def reasons(
     model: Model,
     values: dict[str, Any],  # feature name to value
-    x: np.ndarray,           # the same as numbers, shape (1, features)
-    top: int=3,
-) -> list[dict[str, Any]]:   # `feature`, `value`, `effect` (on the margin), strongest first
+    x: np.ndarray,  # the same as numbers, shape (1, features)
+    top: int = 3,
+) -> list[dict[str, Any]]:  # `feature`, `value`, `effect` (on the margin), strongest first
     "The features that moved this score the most."
     effects = model.contributions(x)[0]
     strongest = sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:top]
-    return [dict(feature=model.features[i], value=values[model.features[i].partition("=")[0]], effect=round(float(effects[i]), 4)) for i in strongest if effects[i] != 0]
+    return [
+        dict(
+            feature=model.features[i],
+            value=values[model.features[i].partition("=")[0]],
+            effect=round(float(effects[i]), 4),
+        )
+        for i in strongest
+        if effects[i] != 0
+    ]

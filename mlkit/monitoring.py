@@ -31,70 +31,116 @@ __all__ = ['PAGE', 'psi', 'ks', 'drift', 'decision_frame', 'compare', 'served_pa
 def psi(
     reference: np.ndarray,  # float64, NaN for missing
     current: np.ndarray,
-    bins: int=10,
+    bins: int = 10,
 ) -> float:
     "Population stability index."
-    edges = np.unique(np.nanquantile(reference, np.linspace(0, 1, bins + 1)[1:-1])) if np.isfinite(reference).any() else np.empty(0)
+    edges = (
+        np.unique(np.nanquantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
+        if np.isfinite(reference).any()
+        else np.empty(0)
+    )
+
     def shares(x: np.ndarray) -> np.ndarray:
         n = np.bincount(np.searchsorted(edges, x[~np.isnan(x)], "right"), minlength=edges.size + 1)
-        return np.maximum(np.append(n, np.isnan(x).sum())/max(x.size, 1), 1e-6)
+        return np.maximum(np.append(n, np.isnan(x).sum()) / max(x.size, 1), 1e-6)
+
     r, c = shares(reference), shares(current)
-    return float(((c - r)*np.log(c/r)).sum())
+    return float(((c - r) * np.log(c / r)).sum())
 
 
 def ks(reference: np.ndarray, current: np.ndarray) -> float:
     "Kolmogorov-Smirnov statistic of the values that are there."
     a, b = np.sort(reference[~np.isnan(reference)]), np.sort(current[~np.isnan(current)])
-    if not a.size or not b.size: return 0.0 if a.size == b.size else 1.0
+    if not a.size or not b.size:
+        return 0.0 if a.size == b.size else 1.0
     at = np.concatenate([a, b])
-    return float(np.abs(np.searchsorted(a, at, "right")/a.size - np.searchsorted(b, at, "right")/b.size).max())
+    return float(
+        np.abs(
+            np.searchsorted(a, at, "right") / a.size - np.searchsorted(b, at, "right") / b.size
+        ).max()
+    )
 
 
 def drift(
-    reference: pl.DataFrame,   # training period
-    current: pl.DataFrame,     # served period
-    names: Sequence[str],      # columns to compare
-    moderate: float=0.1, strong: float=0.25,
-) -> pl.DataFrame:             # `feature`, `psi`, `ks`, means, `drift`; the strongest first
+    reference: pl.DataFrame,  # training period
+    current: pl.DataFrame,  # served period
+    names: Sequence[str],  # columns to compare
+    moderate: float = 0.1,
+    strong: float = 0.25,
+) -> pl.DataFrame:  # `feature`, `psi`, `ks`, means, `drift`; the strongest first
     "How far each column moved."
     rows = []
     for n in names:
-        a, b = (f[n].cast(pl.Float64).fill_null(float("nan")).to_numpy() for f in (reference, current))
+        a, b = (
+            f[n].cast(pl.Float64).fill_null(float("nan")).to_numpy() for f in (reference, current)
+        )
         p = psi(a, b)
         mean = lambda x: float(np.nanmean(x)) if np.isfinite(x).any() else None
-        rows.append(dict(feature=n, psi=p, ks=ks(a, b), mean_training=mean(a), mean_served=mean(b), drift="strong" if p >= strong else "moderate" if p >= moderate else "none"))
+        rows.append(
+            dict(
+                feature=n,
+                psi=p,
+                ks=ks(a, b),
+                mean_training=mean(a),
+                mean_served=mean(b),
+                drift="strong" if p >= strong else "moderate" if p >= moderate else "none",
+            )
+        )
     return pl.DataFrame(rows, infer_schema_length=None).sort("psi", descending=True)
 
 # %% ../nbs/15_monitoring.ipynb #410527c4
 def decision_frame(
-    folder: Path,              # the workspace's decisions
-    ids: Sequence[str],        # decision ids of the period
+    folder: Path,  # the workspace's decisions
+    ids: Sequence[str],  # decision ids of the period
     features: FeatureSet,
-) -> pl.DataFrame:             # `decision_id`, `event_id`, `ms`, then the served feature values
+) -> pl.DataFrame:  # `decision_id`, `event_id`, `ms`, then the served feature values
     "The served values of a period's decisions."
     wanted, types = set(ids), {f.name: f.dtype for f in features.features}
-    rows = [(d["decision_id"], d["request"]["event_id"], d["ms"], *(d["values"].get(n) for n in types)) for d in read_decisions(folder) if d["decision_id"] in wanted]
-    return pl.DataFrame(rows, schema={"decision_id": pl.String, "event_id": pl.String, "ms": pl.Float64, **types}, orient="row")
+    rows = [
+        (d["decision_id"], d["request"]["event_id"], d["ms"], *(d["values"].get(n) for n in types))
+        for d in read_decisions(folder)
+        if d["decision_id"] in wanted
+    ]
+    return pl.DataFrame(
+        rows,
+        schema={"decision_id": pl.String, "event_id": pl.String, "ms": pl.Float64, **types},
+        orient="row",
+    )
 
 
-def _bits(s: pl.Series) -> pl.Series: return s.reinterpret(signed=True) if s.dtype == pl.Float64 else s.cast(pl.Int64)
+def _bits(s: pl.Series) -> pl.Series:
+    return s.reinterpret(signed=True) if s.dtype == pl.Float64 else s.cast(pl.Int64)
 
 
 def compare(
-    served: pl.DataFrame,     # `event_id` and features
-    expected: pl.DataFrame,   # the same, from `features.offline`
+    served: pl.DataFrame,  # `event_id` and features
+    expected: pl.DataFrame,  # the same, from `features.offline`
     names: Sequence[str],
-) -> dict[str, Any]:          # `compared` vectors, `different` vectors, and by feature how often
+) -> dict[str, Any]:  # `compared` vectors, `different` vectors, and by feature how often
     "Count the vectors that differ in any bit."
-    both = served.select("event_id").join(expected, on="event_id", how="left", maintain_order="left")
+    both = served.select("event_id").join(
+        expected, on="event_id", how="left", maintain_order="left"
+    )
     differs = pl.DataFrame({n: _bits(served[n]).ne_missing(_bits(both[n])) for n in names})
     by = {n: int(differs[n].sum()) for n in names if differs[n].any()}
-    return dict(compared=served.height, different=int(differs.select(pl.any_horizontal(pl.all())).to_series().sum()) if served.height else 0, by_feature=by)
+    return dict(
+        compared=served.height,
+        different=int(differs.select(pl.any_horizontal(pl.all())).to_series().sum())
+        if served.height
+        else 0,
+        by_feature=by,
+    )
 
 
-def served_parity(usecase: UseCase, logs: Logs, served: pl.DataFrame, until: datetime) -> tuple[dict[str, Any], pl.DataFrame]:
+def served_parity(
+    usecase: UseCase, logs: Logs, served: pl.DataFrame, until: datetime
+) -> tuple[dict[str, Any], pl.DataFrame]:
     "Compare served vectors with the offline frame over the log as it is now; also returns that frame."
-    requests = scan(logs[usecase.request], until=until).filter(pl.col("event_id").is_in(served["event_id"].implode())).collect()
+    requests = (
+        scan(logs[usecase.request], until=until)
+        .filter(pl.col("event_id").is_in(served["event_id"].implode()))
+        .collect()
+    )
     events = {s: scan(logs[s], until=until).collect() for s in usecase.features.streams}
     expected = offline(usecase.features, requests, events)
     return compare(served, expected, usecase.features.names), expected
@@ -102,27 +148,38 @@ def served_parity(usecase: UseCase, logs: Logs, served: pl.DataFrame, until: dat
 # %% ../nbs/15_monitoring.ipynb #282dc6bd
 def _axes(title: str, x: str, y: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     ax = figure.subplots()
-    ax.set_title(title, loc="left", fontsize=11); ax.set_xlabel(x); ax.set_ylabel(y)
+    ax.set_title(title, loc="left", fontsize=11)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
     ax.spines[["top", "right"]].set_visible(False)
     return figure, ax
 
 
 def _svg(figure: Any) -> str:
-    out = io.BytesIO(); figure.savefig(out, format="svg", metadata={"Date": None})
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def picture_pr(label: np.ndarray, scores: dict[str, np.ndarray]) -> str:
     "Precision against recall, the model and its baselines."
     from sklearn.metrics import average_precision_score, precision_recall_curve
+
     figure, ax = _axes("Precision and recall", "recall", "precision")
     for name, s in scores.items():
         p, r, _ = precision_recall_curve(label, s)
         _, keep = np.unique(np.round(r, 3), return_index=True)
-        ax.plot(r[keep], p[keep], drawstyle="steps-pre", label=f"{name}, AP {average_precision_score(label, s):.3f}")
-    ax.set_ylim(0, 1.02); ax.legend(frameon=False, fontsize=8)
+        ax.plot(
+            r[keep],
+            p[keep],
+            drawstyle="steps-pre",
+            label=f"{name}, AP {average_precision_score(label, s):.3f}",
+        )
+    ax.set_ylim(0, 1.02)
+    ax.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
@@ -130,38 +187,68 @@ def picture_reliability(label: np.ndarray, score: np.ndarray) -> str:
     "What was said against what happened, on logarithmic axes."
     r = reliability(label, score, 15)
     figure, ax = _axes("Reliability", "probability said", "share that was positive")
-    low = max(1e-4, *(float(np.min(r[c].filter(r[c] > 0).to_numpy(), initial=1.0)) for c in ("said", "happened")))
-    ax.plot([low, 1], [low, 1], color="0.7", lw=1, label="perfect"); ax.plot(r["said"].clip(low), r["happened"].clip(low), "o-", ms=4, label="served")
-    ax.set_xscale("log"); ax.set_yscale("log"); ax.legend(frameon=False, fontsize=8)
+    low = max(
+        1e-4,
+        *(
+            float(np.min(r[c].filter(r[c] > 0).to_numpy(), initial=1.0))
+            for c in ("said", "happened")
+        ),
+    )
+    ax.plot([low, 1], [low, 1], color="0.7", lw=1, label="perfect")
+    ax.plot(r["said"].clip(low), r["happened"].clip(low), "o-", ms=4, label="served")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 # %% ../nbs/15_monitoring.ipynb #787abd37
 def picture_scores(label: np.ndarray, score: np.ndarray, threshold: float) -> str:
     "Where the scores lie, by outcome."
     figure, ax = _axes("Scores", "calibrated probability", "requests (log)")
-    ax.hist([score[label == 0], score[label == 1]], bins=40, range=(0, 1), log=True, label=["negative", "positive"], histtype="stepfilled", alpha=0.7)
-    ax.axvline(threshold, color="k", ls=":", lw=1, label="policy"); ax.legend(frameon=False, fontsize=8)
+    ax.hist(
+        [score[label == 0], score[label == 1]],
+        bins=40,
+        range=(0, 1),
+        log=True,
+        label=["negative", "positive"],
+        histtype="stepfilled",
+        alpha=0.7,
+    )
+    ax.axvline(threshold, color="k", ls=":", lw=1, label="policy")
+    ax.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
 def picture_routes(rows: pl.DataFrame) -> str:
     "Decisions by day and route."
-    days = rows.group_by(pl.col("event_time").dt.date().alias("day"), "route").len().pivot("route", index="day", values="len").sort("day").fill_null(0)
+    days = (
+        rows.group_by(pl.col("event_time").dt.date().alias("day"), "route")
+        .len()
+        .pivot("route", index="day", values="len")
+        .sort("day")
+        .fill_null(0)
+    )
     figure, ax = _axes("Sent to a human, by day", "", "share of requests")
     total = days.select(pl.sum_horizontal(pl.exclude("day"))).to_series()
     human = days["human"] if "human" in days.columns else pl.zeros(days.height, eager=True)
-    ax.bar([f"{d:%d %b}" for d in days["day"]], human/total, color="tab:orange")
-    for i, n in enumerate(human): ax.annotate(f"{n:,.0f}", (i, (human/total)[i]), ha="center", va="bottom", fontsize=8)
+    ax.bar([f"{d:%d %b}" for d in days["day"]], human / total, color="tab:orange")
+    for i, n in enumerate(human):
+        ax.annotate(f"{n:,.0f}", (i, (human / total)[i]), ha="center", va="bottom", fontsize=8)
     ax.tick_params(axis="x", labelrotation=45)
     return _svg(figure)
 
 
 def picture_latency(ms: np.ndarray) -> str:
     "Latency as the client saw it."
-    figure, ax = _axes("Latency over HTTP, one client", "milliseconds", "share of requests at most this slow")
-    s = np.sort(ms); at = np.linspace(0, len(s) - 1, min(len(s), 800)).astype(int)
-    ax.plot(s[at], (at + 1)/len(s))
-    for q in (50, 99): ax.axvline(v := float(np.percentile(ms, q)), color="0.6", lw=1, ls=":"); ax.annotate(f"p{q} {v:.1f}", (v, 0.05 if q == 50 else 0.2), fontsize=8)
+    figure, ax = _axes(
+        "Latency over HTTP, one client", "milliseconds", "share of requests at most this slow"
+    )
+    s = np.sort(ms)
+    at = np.linspace(0, len(s) - 1, min(len(s), 800)).astype(int)
+    ax.plot(s[at], (at + 1) / len(s))
+    for q in (50, 99):
+        ax.axvline(v := float(np.percentile(ms, q)), color="0.6", lw=1, ls=":")
+        ax.annotate(f"p{q} {v:.1f}", (v, 0.05 if q == 50 else 0.2), fontsize=8)
     ax.set_xscale("log")
     return _svg(figure)
 
@@ -193,26 +280,36 @@ table { border-collapse: collapse; font-size: .9rem } th, td { text-align: left;
 def render(**content: Any) -> str:
     "The report as one HTML page; everything that comes from data is escaped."
     from jinja2 import Environment
+
     return Environment(autoescape=True).from_string(PAGE).render(**content)
 
 # %% ../nbs/15_monitoring.ipynb #75ff9b41
 def latency(ms: np.ndarray) -> dict[str, float]:
     "Percentiles in milliseconds."
-    return {f"p{q}": round(float(np.percentile(ms, q)), 3) for q in (50, 90, 99)} | {"max": round(float(ms.max()), 3)} if ms.size else {}
+    return (
+        {f"p{q}": round(float(np.percentile(ms, q)), 3) for q in (50, 90, 99)}
+        | {"max": round(float(ms.max()), 3)}
+        if ms.size
+        else {}
+    )
 
 
 def decisions_summary(rows: pl.DataFrame) -> dict[str, int]:
     "How many decisions by route, and how many degraded."
     by = dict(rows.group_by("route").len().iter_rows())
-    return dict(automatic=by.get("automatic", 0), human=by.get("human", 0), degraded=int(rows["degraded"].sum()))
+    return dict(
+        automatic=by.get("automatic", 0),
+        human=by.get("human", 0),
+        degraded=int(rows["degraded"].sum()),
+    )
 
 
 def write_report(
-    folder: Path,               # the run's folder
+    folder: Path,  # the run's folder
     summary: dict[str, Any],
-    **content: Any,             # for `render`
-) -> Path:                      # the page
+    **content: Any,  # for `render`
+) -> Path:  # the page
     "Write `report.html` and `summary.json`."
-    replace_text(folder/"summary.json", json.dumps(summary, indent=1, default=str))
-    replace_text(folder/"report.html", render(**content))
-    return folder/"report.html"
+    replace_text(folder / "summary.json", json.dumps(summary, indent=1, default=str))
+    replace_text(folder / "report.html", render(**content))
+    return folder / "report.html"

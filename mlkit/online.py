@@ -30,7 +30,7 @@ __all__ = ['CHUNK', 'FAN', 'META', 'NEVER', 'entity_bytes', 'Layout', 'layout', 
 
 # %% ../nbs/05_online.ipynb #6126e07a
 CHUNK = 128  # most events in a chunk, unless they are all of one moment
-FAN = 128    # most entries of a node; at least 2
+FAN = 128  # most entries of a node; at least 2
 META = b"\x00meta"
 
 
@@ -51,35 +51,62 @@ def entity_bytes(
     key: tuple,  # values of the key fields: integers, texts or flags; a missing one names nobody
 ) -> bytes:
     "An entity as bytes; different entities never share a prefix with each other."
-    if len(key) == 1 and type(key[0]) is int: return _PACK(key[0] + _SIGN)
-    whole = b"".join(_ordered(v) if isinstance(v, int) else struct.pack(">H", len(b := v.encode())) + b if v is not None else b"\xff\xff" for v in key)
-    return whole if len(whole) <= 400 else b"\xff\xff" + hashlib.blake2b(whole, digest_size=32).digest()  # LMDB's keys have 511 bytes
+    if len(key) == 1 and type(key[0]) is int:
+        return _PACK(key[0] + _SIGN)
+    whole = b"".join(
+        _ordered(v)
+        if isinstance(v, int)
+        else struct.pack(">H", len(b := v.encode())) + b
+        if v is not None
+        else b"\xff\xff"
+        for v in key
+    )
+    return (
+        whole
+        if len(whole) <= 400
+        else b"\xff\xff" + hashlib.blake2b(whole, digest_size=32).digest()
+    )  # LMDB's keys have 511 bytes
 
 # %% ../nbs/05_online.ipynb #21536be5
 class Layout:
     "Where the facts of a series lie in its chunks."
+
     def __init__(self, series: Series):
         self.series = series
-        self.runs = [c for c in series.columns if c.kind in ("sum", "is", "distinct")]            # running totals; of `distinct`: of the values' newest occurrences
-        self.wide = [c for c in series.columns if c.kind == "square"]                             # running totals of 128 bits, as two integers
-        self.raw = sorted({c.field for c in series.columns if c.kind in ("min", "max", "first", "last")})
-        self.previous = [c for c in series.columns if c.kind == "distinct"]                       # time of the same value's occurrence before
+        self.runs = [
+            c for c in series.columns if c.kind in ("sum", "is", "distinct")
+        ]  # running totals; of `distinct`: of the values' newest occurrences
+        self.wide = [
+            c for c in series.columns if c.kind == "square"
+        ]  # running totals of 128 bits, as two integers
+        self.raw = sorted(
+            {c.field for c in series.columns if c.kind in ("min", "max", "first", "last")}
+        )
+        self.previous = [
+            c for c in series.columns if c.kind == "distinct"
+        ]  # time of the same value's occurrence before
         self.ranged = sorted({c.field for c in series.columns if c.kind in ("min", "max")})
-        self.totals = len(self.runs) + 2*len(self.wide)
+        self.totals = len(self.runs) + 2 * len(self.wide)
         self.width = len(self.runs) + len(self.wide)  # of an event's totals, whole
-        self.head, self.columns = 2 + 2*self.width, self.totals + len(self.raw) + len(self.previous)
-        self.nothing = (0,)*len(series.columns)
+        self.head, self.columns = (
+            2 + 2 * self.width,
+            self.totals + len(self.raw) + len(self.previous),
+        )
+        self.nothing = (0,) * len(series.columns)
         self.plain = not (self.wide or self.raw or self.previous)
         self.ceilings = any(c.kind == "first" for c in series.columns)
         self.order = [self.runs.index(c) for c in series.columns] if self.plain else []
 
     def column(self, c: Column) -> int:
         "Number of the column that a fact is read from."
-        if c.kind in ("sum", "is", "distinct"): return self.runs.index(c)
-        if c.kind == "square": return len(self.runs) + 2*self.wide.index(c)
+        if c.kind in ("sum", "is", "distinct"):
+            return self.runs.index(c)
+        if c.kind == "square":
+            return len(self.runs) + 2 * self.wide.index(c)
         return self.totals + self.raw.index(c.field)
 
-    def before(self, c: Column) -> int: return self.totals + len(self.raw) + self.previous.index(c)
+    def before(self, c: Column) -> int:
+        return self.totals + len(self.raw) + self.previous.index(c)
 
     def flat(self, totals: list[int]) -> list[int]:
         "Totals within a chunk as they are stored: those of squares in two numbers."
@@ -93,10 +120,11 @@ class Layout:
 
 
 @lru_cache(4096)
-def layout(series: Series) -> Layout: return Layout(series)
+def layout(series: Series) -> Layout:
+    return Layout(series)
 
 
-NEVER = -2**63  # of a value that did not occur before
+NEVER = -(2**63)  # of a value that did not occur before
 
 
 def _halves(n: int) -> tuple[int, int]:
@@ -105,14 +133,24 @@ def _halves(n: int) -> tuple[int, int]:
     return low - 2**64 if low >= 2**63 else low, n >> 64
 
 
-def _whole(low: int, high: int) -> int: return (high << 64) | (low & (2**64 - 1))
-def _split(totals: Iterable[int]) -> list[int]: return [h for n in totals for h in _halves(n)]
-def _joined_up(stored: Sequence[int]) -> list[int]: return [_whole(stored[k], stored[k+1]) for k in range(0, len(stored), 2)]
+def _whole(low: int, high: int) -> int:
+    return (high << 64) | (low & (2**64 - 1))
+
+
+def _split(totals: Iterable[int]) -> list[int]:
+    return [h for n in totals for h in _halves(n)]
+
+
+def _joined_up(stored: Sequence[int]) -> list[int]:
+    return [_whole(stored[k], stored[k + 1]) for k in range(0, len(stored), 2)]
 
 # %% ../nbs/05_online.ipynb #fd49e405
 class Chunk:
     "Consecutive events of one entity in columns: times, `seq`s, running totals of the chunk's own events, other values; and what came before them."
-    def __init__(self, plan: Layout, key: int|None, before: int, base: list[int], columns: list[array]):
+
+    def __init__(
+        self, plan: Layout, key: int | None, before: int, base: list[int], columns: list[array]
+    ):
         self.plan, self.key, self.before, self.base, self.columns = plan, key, before, base, columns
         self.times, self.seqs = columns[:2]
         self.appended = True  # new events came at the end
@@ -121,53 +159,94 @@ class Chunk:
     def read(cls, plan: Layout, value: memoryview) -> Chunk:
         "From a stored record."
         v, h = array("q", value.tobytes()), plan.head
-        return cls(plan, v[h], v[1], _joined_up(v[2:h]), [v[a:a + v[0]] for a in range(h, len(v), v[0])])
+        return cls(
+            plan, v[h], v[1], _joined_up(v[2:h]), [v[a : a + v[0]] for a in range(h, len(v), v[0])]
+        )
 
-    def pack(self) -> bytes: return b"".join([array("q", [len(self.times), self.before, *_split(self.base)]).tobytes(), *(c.tobytes() for c in self.columns)])
+    def pack(self) -> bytes:
+        return b"".join(
+            [
+                array("q", [len(self.times), self.before, *_split(self.base)]).tobytes(),
+                *(c.tobytes() for c in self.columns),
+            ]
+        )
 
     def totals(self, i: int) -> list[int]:
         "Totals of the first i events."
-        return self.plan.whole([c[i-1] for c in self.columns[2:2 + self.plan.totals]]) if i else [0]*self.plan.width
+        return (
+            self.plan.whole([c[i - 1] for c in self.columns[2 : 2 + self.plan.totals]])
+            if i
+            else [0] * self.plan.width
+        )
 
     def find(self, t: int, seq: int) -> int:
         "Where an event is, or would be."
         at = bisect_left(self.times, t)
         return bisect_left(self.seqs, seq, at, bisect_right(self.times, t, at))
 
-    def holds(self, at: int, t: int, seq: int) -> bool: return at < len(self.times) and self.times[at] == t and self.seqs[at] == seq
+    def holds(self, at: int, t: int, seq: int) -> bool:
+        return at < len(self.times) and self.times[at] == t and self.seqs[at] == seq
 
     def insert(self, at: int, t: int, seq: int, values: list[int]) -> None:
         "Put an event at its place; its values are single ones, those of squares of any size."
         late, m = at < len(self.times), self.plan.width
         totals = [a + b for a, b in zip(self.totals(at), values)]
-        for c, v in zip(self.columns, [t, seq, *self.plan.flat(totals), *values[m:]]): c.insert(at, v)
+        for c, v in zip(self.columns, [t, seq, *self.plan.flat(totals), *values[m:]]):
+            c.insert(at, v)
         self.appended = self.appended and not late
-        if late: self.raise_totals(at + 1, values[:m])
+        if late:
+            self.raise_totals(at + 1, values[:m])
 
     def change(self, at: int, column: int, value: int) -> None:
         "Set one value of an event that is there."
         m = self.plan.width
-        if column < m: self.raise_totals(at, [value - self.totals(at + 1)[column] + self.totals(at)[column] if k == column else 0 for k in range(m)])
-        else: self.columns[2 + self.plan.totals + column - m][at] = value
+        if column < m:
+            self.raise_totals(
+                at,
+                [
+                    value - self.totals(at + 1)[column] + self.totals(at)[column]
+                    if k == column
+                    else 0
+                    for k in range(m)
+                ],
+            )
+        else:
+            self.columns[2 + self.plan.totals + column - m][at] = value
 
     def raise_totals(self, at: int, by: list[int]) -> None:
         "Add to the running totals from an event on."
-        columns = self.columns[2:2 + self.plan.totals]
+        columns = self.columns[2 : 2 + self.plan.totals]
         for i in range(at, len(self.times)):
-            for c, v in zip(columns, self.plan.flat([a + b for a, b in zip(self.totals(i + 1), by)])): c[i] = v
+            for c, v in zip(
+                columns, self.plan.flat([a + b for a, b in zip(self.totals(i + 1), by)])
+            ):
+                c[i] = v
 
     def part(self, a: int, b: int) -> Chunk:
         "Events a to b as a chunk of their own."
         before = self.totals(a)
-        part = Chunk(self.plan, self.key if not a else None, self.before + a, [x + y for x, y in zip(self.base, before)], [c[a:b] for c in self.columns])
-        if a: part.raise_totals(0, [-x for x in before])
+        part = Chunk(
+            self.plan,
+            self.key if not a else None,
+            self.before + a,
+            [x + y for x, y in zip(self.base, before)],
+            [c[a:b] for c in self.columns],
+        )
+        if a:
+            part.raise_totals(0, [-x for x in before])
         return part
 
     def split(self) -> list[Chunk]:
         "This chunk, as several that keep the size: full ones where events came at the end, else ones with room; a moment stays whole."
         n = len(self.times)
-        if n <= CHUNK: return [self]
-        return [self.part(a, b) for a, b in _cuts(np.array(self.times), 0, n, CHUNK if self.appended else -(-n//(n//CHUNK + 1)))]
+        if n <= CHUNK:
+            return [self]
+        return [
+            self.part(a, b)
+            for a, b in _cuts(
+                np.array(self.times), 0, n, CHUNK if self.appended else -(-n // (n // CHUNK + 1))
+            )
+        ]
 
 # %% ../nbs/05_online.ipynb #b66b3118
 def _cuts(times: np.ndarray, begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:
@@ -175,15 +254,17 @@ def _cuts(times: np.ndarray, begin: int, end: int, size: int) -> Iterator[tuple[
     a = begin
     while a < end:
         b = min(a + size, end)
-        if b < end and times[b] == times[b-1]:
+        if b < end and times[b] == times[b - 1]:
             b = a + int(np.searchsorted(times[a:b], times[b], "left"))
-            if b == a: b = a + int(np.searchsorted(times[a:end], times[a], "right"))
+            if b == a:
+                b = a + int(np.searchsorted(times[a:end], times[a], "right"))
         yield a, b
         a = b
 
 # %% ../nbs/05_online.ipynb #a0cd8cc8
 class Reader:
     "A consistent view of the state; an instance is a `features.Lookup`."
+
     def position(self) -> dict[str, Any]:
         "What the state holds: `state` (hash), `seq` by stream, `watermark`."
         raise NotImplementedError
@@ -192,79 +273,150 @@ class Reader:
         "The last record before t, as 64-bit integers; None if there is none."
         raise NotImplementedError
 
-    def ceil(self, prefix: bytes, t: int) -> Any: return next(iter(self.tail(prefix, t)), None)
-    def tail(self, prefix: bytes, t: int) -> Iterator[Any]: raise NotImplementedError
+    def ceil(self, prefix: bytes, t: int) -> Any:
+        return next(iter(self.tail(prefix, t)), None)
 
-    def __call__(self, asks: Sequence[Ask]) -> list[Answer]: return [self.answer(*ask) for ask in asks]
+    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+        return [self.answer(*ask) for ask in asks]
 
     def answer(self, series: Series, key: tuple, t: int, lengths: Sequence[int]) -> Answer:
         "Count and facts of an entity for each window before t."
         plan, entity = layout(series), entity_bytes(key)
         prefix, m, h = series.tag + b"\x00" + entity, len(plan.runs), plan.head
         chunk = self.floor(prefix, t)
-        if chunk is None: return 0, [(0, plan.nothing)]*len(lengths)
-        n = chunk[0]; j = bisect_left(chunk, t, h, h + n) - h
-        stop, ends = chunk[1] + j, [_whole(chunk[2 + 2*k], chunk[3 + 2*k]) + chunk[h + (2 + k)*n + j - 1] for k in range(m)]
+        if chunk is None:
+            return 0, [(0, plan.nothing)] * len(lengths)
+        n = chunk[0]
+        j = bisect_left(chunk, t, h, h + n) - h
+        stop, ends = (
+            chunk[1] + j,
+            [
+                _whole(chunk[2 + 2 * k], chunk[3 + 2 * k]) + chunk[h + (2 + k) * n + j - 1]
+                for k in range(m)
+            ],
+        )
         answers: list[tuple[int, Sequence[int]]] = []
         for w in lengths:
             c, edge = chunk, t - w
-            if c[h] > edge: c = self.floor(prefix, edge + 1)
-            if c is None: count, sums, i = stop, list(ends), 0
+            if c[h] > edge:
+                c = self.floor(prefix, edge + 1)
+            if c is None:
+                count, sums, i = stop, list(ends), 0
             else:
-                n2 = c[0]; i = bisect_right(c, edge, h, h + n2) - h
-                count, sums = stop - c[1] - i, [ends[k] - _whole(c[2 + 2*k], c[3 + 2*k]) - c[h + (2 + k)*n2 + i - 1] for k in range(m)]
-            if plan.plain: answers.append((count, [sums[k] for k in plan.order]))
-            else: answers.append((count, _Facts(self, plan, entity, t, edge, chunk, j, c, i, count, sums).all()))
+                n2 = c[0]
+                i = bisect_right(c, edge, h, h + n2) - h
+                count, sums = (
+                    stop - c[1] - i,
+                    [
+                        ends[k] - _whole(c[2 + 2 * k], c[3 + 2 * k]) - c[h + (2 + k) * n2 + i - 1]
+                        for k in range(m)
+                    ],
+                )
+            if plan.plain:
+                answers.append((count, [sums[k] for k in plan.order]))
+            else:
+                answers.append(
+                    (count, _Facts(self, plan, entity, t, edge, chunk, j, c, i, count, sums).all())
+                )
         return chunk[h + j - 1], answers
 
 # %% ../nbs/05_online.ipynb #554e0a45
 class _Span:
     "The events of one window: of one chunk, or of two and what lies between."
-    def __init__(self, reader: Reader, plan: Layout, entity: bytes, t: int, edge: int, right: Any, j: int, left: Any, i: int, count: int, sums: list[int]):
+
+    def __init__(
+        self,
+        reader: Reader,
+        plan: Layout,
+        entity: bytes,
+        t: int,
+        edge: int,
+        right: Any,
+        j: int,
+        left: Any,
+        i: int,
+        count: int,
+        sums: list[int],
+    ):
         self.reader, self.plan, self.entity, self.t, self.edge = reader, plan, entity, t, edge
-        self.right, self.j, self.left, self.i, self.count, self.sums = right, j, left, i, count, sums
+        self.right, self.j, self.left, self.i, self.count, self.sums = (
+            right,
+            j,
+            left,
+            i,
+            count,
+            sums,
+        )
 
     def column(self, chunk: Any, k: int, i: int, j: int) -> list[int]:
         "Events i to j of a column."
-        at = self.plan.head + (2 + k)*chunk[0]
-        return chunk[at + i:at + j].tolist()
+        at = self.plan.head + (2 + k) * chunk[0]
+        return chunk[at + i : at + j].tolist()
 
     def range(self, c: Column, which: int) -> Iterator[int]:
         "Extremes of the parts that the window is made of."
         k, h = self.plan.column(c), self.plan.head
         pick = (min, max)[which]
-        if self.left is not None and self.left[h] == self.right[h]: yield pick(self.column(self.right, k, self.i, self.j)); return
+        if self.left is not None and self.left[h] == self.right[h]:
+            yield pick(self.column(self.right, k, self.i, self.j))
+            return
         yield pick(self.column(self.right, k, 0, self.j))
-        if self.left is not None and self.i < self.left[0]: yield pick(self.column(self.left, k, self.i, self.left[0]))
-        yield from self._nodes(1, 2*self.plan.ranged.index(c.field) + which, pick, None if self.left is None else self.left[h], self.right[h])
+        if self.left is not None and self.i < self.left[0]:
+            yield pick(self.column(self.left, k, self.i, self.left[0]))
+        yield from self._nodes(
+            1,
+            2 * self.plan.ranged.index(c.field) + which,
+            pick,
+            None if self.left is None else self.left[h],
+            self.right[h],
+        )
 
-    def _nodes(self, level: int, k: int, pick: Any, low: int|None, high: int) -> Iterator[int]:
+    def _nodes(self, level: int, k: int, pick: Any, low: int | None, high: int) -> Iterator[int]:
         "Extremes of what lies between two records of the level below."
         prefix = self.plan.series.tag + bytes([level]) + self.entity
         right = self.reader.floor(prefix, self.t)
-        if right is None: return
+        if right is None:
+            return
         left = None if low is None else self.reader.floor(prefix, self.edge + 1)
-        n = right[0]; j = bisect_left(right, high, 1, 1 + n) - 1
-        if left is not None and left[1] == right[1]: i = bisect_right(right, low, 1, 1 + n) - 1
-        else: i = 0
-        if i < j: yield pick(right[1 + (1 + k)*n + i:1 + (1 + k)*n + j].tolist())
-        if left is not None and left[1] == right[1]: return
-        if left is not None and (i := bisect_right(left, low, 1, 1 + (m := left[0])) - 1) < m: yield pick(left[1 + (1 + k)*m + i:1 + (2 + k)*m].tolist())
+        n = right[0]
+        j = bisect_left(right, high, 1, 1 + n) - 1
+        if left is not None and left[1] == right[1]:
+            i = bisect_right(right, low, 1, 1 + n) - 1
+        else:
+            i = 0
+        if i < j:
+            yield pick(right[1 + (1 + k) * n + i : 1 + (1 + k) * n + j].tolist())
+        if left is not None and left[1] == right[1]:
+            return
+        if left is not None and (i := bisect_right(left, low, 1, 1 + (m := left[0])) - 1) < m:
+            yield pick(left[1 + (1 + k) * m + i : 1 + (2 + k) * m].tolist())
         yield from self._nodes(level + 1, k, pick, None if left is None else left[1], right[1])
 
 # %% ../nbs/05_online.ipynb #84917593
 class _Facts(_Span):
     "The facts of one window that are not differences of totals."
-    def all(self) -> list[int]:
-        return [0 if not self.count else getattr(self, f"_{c.kind}")(c) for c in self.plan.series.columns]
 
-    def _sum(self, c: Column) -> int: return self.sums[self.plan.column(c)]
+    def all(self) -> list[int]:
+        return [
+            0 if not self.count else getattr(self, f"_{c.kind}")(c)
+            for c in self.plan.series.columns
+        ]
+
+    def _sum(self, c: Column) -> int:
+        return self.sums[self.plan.column(c)]
+
     _is = _sum
 
     def _square(self, c: Column) -> int:
         k, h = self.plan.column(c), self.plan.head
-        base = 2 + 2*(len(self.plan.runs) + self.plan.wide.index(c))
-        upto = lambda v, i: _whole(v[base], v[base + 1]) + (_whole(v[h + (2 + k)*v[0] + i - 1], v[h + (3 + k)*v[0] + i - 1]) if i else 0)
+        base = 2 + 2 * (len(self.plan.runs) + self.plan.wide.index(c))
+        upto = lambda v, i: (
+            _whole(v[base], v[base + 1])
+            + (_whole(v[h + (2 + k) * v[0] + i - 1], v[h + (3 + k) * v[0] + i - 1]) if i else 0)
+        )
         return upto(self.right, self.j) - (0 if self.left is None else upto(self.left, self.i))
 
     def _last(self, c: Column) -> int:
@@ -274,115 +426,195 @@ class _Facts(_Span):
 
     def _first(self, c: Column) -> int:
         h, chunk, i = self.plan.head, self.left, self.i
-        if chunk is None or i == chunk[0]: chunk, i = self.reader.ceil(self.plan.series.tag + b"\x00" + self.entity, self.edge + 1), 0
-        return min(self.column(chunk, self.plan.column(c), i, bisect_right(chunk, chunk[h + i], h, h + chunk[0]) - h))
+        if chunk is None or i == chunk[0]:
+            chunk, i = (
+                self.reader.ceil(self.plan.series.tag + b"\x00" + self.entity, self.edge + 1),
+                0,
+            )
+        return min(
+            self.column(
+                chunk,
+                self.plan.column(c),
+                i,
+                bisect_right(chunk, chunk[h + i], h, h + chunk[0]) - h,
+            )
+        )
 
     def _distinct(self, c: Column) -> int:
         "Newest occurrences in the window, and those that an event after t has replaced."
         k, found = self.plan.before(c), self.sums[self.plan.column(c)]
         later = self.column(self.right, k, self.j, self.right[0])
-        for chunk in self.reader.tail(self.plan.series.tag + b"\x00" + self.entity, self.t): later += self.column(chunk, k, 0, chunk[0])
+        for chunk in self.reader.tail(self.plan.series.tag + b"\x00" + self.entity, self.t):
+            later += self.column(chunk, k, 0, chunk[0])
         return found + sum(self.edge < p < self.t for p in later)
 
-    def _min(self, c: Column) -> int: return min(self.range(c, 0))
-    def _max(self, c: Column) -> int: return max(self.range(c, 1))
+    def _min(self, c: Column) -> int:
+        return min(self.range(c, 0))
+
+    def _max(self, c: Column) -> int:
+        return max(self.range(c, 1))
 
 # %% ../nbs/05_online.ipynb #2391b049
 class Writer(Reader):
     "A transaction on the state."
-    def put(self, prefix: bytes, t: int, value: bytes) -> None: raise NotImplementedError
-    def delete(self, prefix: bytes, t: int) -> None: raise NotImplementedError
-    def note(self, meta: dict[str, Any]) -> None: raise NotImplementedError
-    def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None: "These prefixes will be asked about, from these times on; a store across a network gets them at once."
+
+    def put(self, prefix: bytes, t: int, value: bytes) -> None:
+        raise NotImplementedError
+
+    def delete(self, prefix: bytes, t: int) -> None:
+        raise NotImplementedError
+
+    def note(self, meta: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None:
+        "These prefixes will be asked about, from these times on; a store across a network gets them at once."
 
 # %% ../nbs/05_online.ipynb #e18075eb
 class Entity:
     "The chunks of one entity, while they change."
+
     def __init__(self, writer: Writer, series: Series, entity: bytes):
         self.writer, self.plan, self.entity = writer, layout(series), entity
         self.prefix = series.tag + b"\x00" + entity
-        self.chunks: dict[int|None, Chunk] = {}   # by the key they have in the store
-        self.dirty: set[int|None] = set()
+        self.chunks: dict[int | None, Chunk] = {}  # by the key they have in the store
+        self.dirty: set[int | None] = set()
 
     def _read(self, value: Any) -> Chunk:
         key = value[self.plan.head]
-        if key not in self.chunks: self.chunks[key] = Chunk.read(self.plan, value)
+        if key not in self.chunks:
+            self.chunks[key] = Chunk.read(self.plan, value)
         return self.chunks[key]
 
     def chunk(self, t: int) -> Chunk:
         "The chunk an event of this time belongs to: the last that begins at or before it, else the first."
-        if None in self.chunks: return self.chunks[None]
+        if None in self.chunks:
+            return self.chunks[None]
         value = self.writer.floor(self.prefix, t + 1)
-        if value is None: value = self.writer.ceil(self.prefix, NEVER)
-        if value is not None: return self._read(value)
-        return self.chunks.setdefault(None, Chunk(self.plan, None, 0, [0]*self.plan.width, [array("q") for _ in range(2 + self.plan.columns)]))
+        if value is None:
+            value = self.writer.ceil(self.prefix, NEVER)
+        if value is not None:
+            return self._read(value)
+        return self.chunks.setdefault(
+            None,
+            Chunk(
+                self.plan,
+                None,
+                0,
+                [0] * self.plan.width,
+                [array("q") for _ in range(2 + self.plan.columns)],
+            ),
+        )
 
     def insert(self, t: int, seq: int, values: list[int]) -> bool:
         "Put an event in its place; False where it is there already."
-        c = self.chunk(t); at = c.find(t, seq)
-        if c.holds(at, t, seq): return False
-        c.insert(at, t, seq, values); self.dirty.add(c.key)
+        c = self.chunk(t)
+        at = c.find(t, seq)
+        if c.holds(at, t, seq):
+            return False
+        c.insert(at, t, seq, values)
+        self.dirty.add(c.key)
         return True
 
-    def holds(self, t: int, seq: int) -> bool: return (c := self.chunk(t)).holds(c.find(t, seq), t, seq)
+    def holds(self, t: int, seq: int) -> bool:
+        return (c := self.chunk(t)).holds(c.find(t, seq), t, seq)
 
     def change(self, t: int, seq: int, column: int, value: int) -> None:
         "Set one value of an event that is there."
         c = self.chunk(t)
-        c.change(c.find(t, seq), column, value); self.dirty.add(c.key)
+        c.change(c.find(t, seq), column, value)
+        self.dirty.add(c.key)
 
-    def neighbours(self, t: int, seq: int) -> tuple[tuple[int, int]|None, tuple[int, int]|None]:
+    def neighbours(self, t: int, seq: int) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         "(time, seq) of the events before and after this one's place."
-        c = self.chunk(t); at = c.find(t, seq)
+        c = self.chunk(t)
+        at = c.find(t, seq)
         named = lambda c, i: (c.times[i], c.seqs[i])
         before = named(c, at - 1) if at else None
         after = named(c, at) if at < len(c.times) else None
-        if before is None and c.key is not None and (v := self.writer.floor(self.prefix, c.key)) is not None: before = named(self._read(v), -1)
-        if after is None and c.key is not None and (v := self.writer.ceil(self.prefix, c.key + 1)) is not None: after = named(self._read(v), 0)
+        if (
+            before is None
+            and c.key is not None
+            and (v := self.writer.floor(self.prefix, c.key)) is not None
+        ):
+            before = named(self._read(v), -1)
+        if (
+            after is None
+            and c.key is not None
+            and (v := self.writer.ceil(self.prefix, c.key + 1)) is not None
+        ):
+            after = named(self._read(v), 0)
         return before, after
 
     def flush(self) -> None:
         "Write what changed."
-        if not self.dirty: return
+        if not self.dirty:
+            return
         changes = _rewrite(self)
-        if self.plan.ranged: _summarise(self.writer, self.plan, self.entity, changes)
-        self.chunks.clear(); self.dirty.clear()
+        if self.plan.ranged:
+            _summarise(self.writer, self.plan, self.entity, changes)
+        self.chunks.clear()
+        self.dirty.clear()
 
 # %% ../nbs/05_online.ipynb #633a963c
-def _rewrite(e: Entity) -> list[tuple[int|None, list[Chunk]]]:
+def _rewrite(e: Entity) -> list[tuple[int | None, list[Chunk]]]:
     "Write the chunks that changed, and the heads of those behind them; the changed ones, by the key they had."
     begin = min((k for k in e.dirty if k is not None), default=None)
-    later = [] if begin is None else [(v[e.plan.head], bytes(v)) for v in e.writer.tail(e.prefix, begin + 1)]
+    later = (
+        []
+        if begin is None
+        else [(v[e.plan.head], bytes(v)) for v in e.writer.tail(e.prefix, begin + 1)]
+    )
     first = e.chunks[begin]
     before, base, changes = first.before, first.base, []
     for key, stored in [(begin, b""), *later]:
         if key in e.dirty:
-            c = e.chunks[key]; c.before, c.base = before, base
-            parts = c.split(); changes.append((key, parts)); _write(e, key, parts)
-            before, base = before + len(c.times), [b + s for b, s in zip(base, c.totals(len(c.times)))]
+            c = e.chunks[key]
+            c.before, c.base = before, base
+            parts = c.split()
+            changes.append((key, parts))
+            _write(e, key, parts)
+            before, base = (
+                before + len(c.times),
+                [b + s for b, s in zip(base, c.totals(len(c.times)))],
+            )
             continue
         before, base, value = _reheaded(e.plan, stored, before, base)
-        if value != stored: e.writer.put(e.prefix, key, value)
+        if value != stored:
+            e.writer.put(e.prefix, key, value)
     return changes
 
 
-def _write(e: Entity, old: int|None, parts: list[Chunk]) -> None:
+def _write(e: Entity, old: int | None, parts: list[Chunk]) -> None:
     "Put a chunk's parts under the times of their first events."
-    for p in parts: e.writer.put(e.prefix, p.times[0], p.pack())
-    if old is not None and old not in {p.times[0] for p in parts}: e.writer.delete(e.prefix, old)
+    for p in parts:
+        e.writer.put(e.prefix, p.times[0], p.pack())
+    if old is not None and old not in {p.times[0] for p in parts}:
+        e.writer.delete(e.prefix, old)
 
 
-def _reheaded(plan: Layout, stored: bytes, before: int, base: list[int]) -> tuple[int, list[int], bytes]:
+def _reheaded(
+    plan: Layout, stored: bytes, before: int, base: list[int]
+) -> tuple[int, list[int], bytes]:
     "A stored chunk with another head; and the count and totals behind it."
     v, h = memoryview(stored).cast("q"), plan.head
     n = v[0]
-    ends = plan.whole([v[h + (3 + k)*n - 1] for k in range(plan.totals)])
-    return before + n, [a + b for a, b in zip(base, ends)], array("q", [n, before, *_split(base)]).tobytes() + stored[8*h:]
+    ends = plan.whole([v[h + (3 + k) * n - 1] for k in range(plan.totals)])
+    return (
+        before + n,
+        [a + b for a, b in zip(base, ends)],
+        array("q", [n, before, *_split(base)]).tobytes() + stored[8 * h :],
+    )
 
 # %% ../nbs/05_online.ipynb #fc1ab3c2
 def _summary(plan: Layout, c: Chunk) -> list[int]:
     "Smallest and largest value of each measure in a chunk."
-    return [e for f in plan.ranged for values in [c.columns[2 + plan.totals + plan.raw.index(f)]] for e in (min(values), max(values))]
+    return [
+        e
+        for f in plan.ranged
+        for values in [c.columns[2 + plan.totals + plan.raw.index(f)]]
+        for e in (min(values), max(values))
+    ]
 
 
 def _joined(entries: list[tuple[int, list[int]]]) -> list[int]:
@@ -391,29 +623,51 @@ def _joined(entries: list[tuple[int, list[int]]]) -> list[int]:
 
 
 def _node(entries: list[tuple[int, list[int]]]) -> bytes:
-    return array("q", [len(entries), *(t for t, _ in entries), *(e[k] for k in range(len(entries[0][1])) for _, e in entries)]).tobytes()
+    return array(
+        "q",
+        [
+            len(entries),
+            *(t for t, _ in entries),
+            *(e[k] for k in range(len(entries[0][1])) for _, e in entries),
+        ],
+    ).tobytes()
 
 
 def _entries(value: Any) -> list[tuple[int, list[int]]]:
     "A stored node's (first time, extremes)."
-    v = value.tolist(); n = v[0]
-    return [(t, list(e)) for t, e in zip(v[1:1+n], zip(*(v[1+k*n:1+(k+1)*n] for k in range(1, (len(v) - 1)//n))))]
+    v = value.tolist()
+    n = v[0]
+    return [
+        (t, list(e))
+        for t, e in zip(
+            v[1 : 1 + n],
+            zip(*(v[1 + k * n : 1 + (k + 1) * n] for k in range(1, (len(v) - 1) // n))),
+        )
+    ]
 
 
-def _summarise(writer: Writer, plan: Layout, entity: bytes, changes: list[tuple[int|None, list[Chunk]]]) -> None:
+def _summarise(
+    writer: Writer, plan: Layout, entity: bytes, changes: list[tuple[int | None, list[Chunk]]]
+) -> None:
     "Bring the nodes of all levels up to date with changed chunks."
-    level, news = 1, [(old, [(p.times[0], _summary(plan, p)) for p in parts]) for old, parts in changes]
+    level, news = (
+        1,
+        [(old, [(p.times[0], _summary(plan, p)) for p in parts]) for old, parts in changes],
+    )
     while news:
         prefix = plan.series.tag + bytes([level]) + entity
         if writer.ceil(prefix, NEVER) is None:
-            if len(entries := _below(writer, plan, entity, level)) < 2: return
-            _put_nodes(writer, prefix, None, entries); level += 1
+            if len(entries := _below(writer, plan, entity, level)) < 2:
+                return
+            _put_nodes(writer, prefix, None, entries)
+            level += 1
             continue
         touched: dict[int, list[tuple[int, list[int]]]] = {}
         for old, parts in news:
             at = parts[0][0] if old is None else old
             found = writer.floor(prefix, at + 1)
-            if found is None: found = writer.ceil(prefix, NEVER)
+            if found is None:
+                found = writer.ceil(prefix, NEVER)
             held = touched.setdefault(found[1], _entries(found))
             held[:] = sorted([e for e in held if e[0] != old] + parts)
         news = [(key, _put_nodes(writer, prefix, key, entries)) for key, entries in touched.items()]
@@ -423,16 +677,21 @@ def _summarise(writer: Writer, plan: Layout, entity: bytes, changes: list[tuple[
 def _below(writer: Writer, plan: Layout, entity: bytes, level: int) -> list[tuple[int, list[int]]]:
     "What a level is made of: all records of the level below."
     stored = list(writer.tail(plan.series.tag + bytes([level - 1]) + entity, NEVER))
-    if level > 1: return [(v[1], _joined(_entries(v))) for v in stored]
+    if level > 1:
+        return [(v[1], _joined(_entries(v))) for v in stored]
     return [(v[plan.head], _summary(plan, Chunk.read(plan, v))) for v in stored]
 
 
-def _put_nodes(writer: Writer, prefix: bytes, old: int|None, entries: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
+def _put_nodes(
+    writer: Writer, prefix: bytes, old: int | None, entries: list[tuple[int, list[int]]]
+) -> list[tuple[int, list[int]]]:
     "Write entries as nodes; what the level above is to know of them."
-    size = FAN if old is None or len(entries) <= FAN else min(FAN, -(-len(entries)//2))
-    nodes = [entries[i:i+size] for i in range(0, len(entries), size)]
-    for n in nodes: writer.put(prefix, n[0][0], _node(n))
-    if old is not None and old not in {n[0][0] for n in nodes}: writer.delete(prefix, old)
+    size = FAN if old is None or len(entries) <= FAN else min(FAN, -(-len(entries) // 2))
+    nodes = [entries[i : i + size] for i in range(0, len(entries), size)]
+    for n in nodes:
+        writer.put(prefix, n[0][0], _node(n))
+    if old is not None and old not in {n[0][0] for n in nodes}:
+        writer.delete(prefix, old)
     return [(n[0][0], _joined(n)) for n in nodes]
 
 # %% ../nbs/05_online.ipynb #6d34870b
@@ -440,30 +699,38 @@ class StateError(RuntimeError):
     "The online state is missing, or belongs to other features; the message says what to do."
 
 
-def _no_state(folder: Path) -> StateError: return StateError(f"no online state at {folder}: make it from the log with `mlkit backfill --state`.")
+def _no_state(folder: Path) -> StateError:
+    return StateError(
+        f"no online state at {folder}: make it from the log with `mlkit backfill --state`."
+    )
 
 
 @contextmanager
-def _in_place(folder: Path|str, how: int) -> Iterator[None]:
+def _in_place(folder: Path | str, how: int) -> Iterator[None]:
     "Hold the place of a state: shared (LOCK_SH) while it is opened, alone (LOCK_EX) for the two renames that put another there."
-    try: lock = open(f"{folder}.place.lock", "a")
-    except OSError: yield; return  # no such folder, or one that may only be read: nobody replaces anything there
+    try:
+        lock = open(f"{folder}.place.lock", "a")
+    except OSError:
+        yield
+        return  # no such folder, or one that may only be read: nobody replaces anything there
     with lock:
         fcntl.flock(lock, how)
         yield
 
 
 def state_folder(
-    workspace: Path,       # the workspace's folder
+    workspace: Path,  # the workspace's folder
     features: FeatureSet,
-) -> Path:                 # a folder of its own for everything that is stored differently
+) -> Path:  # a folder of its own for everything that is stored differently
     "Where the state of a feature set lies."
-    return Path(workspace)/"state"/features.state_hash
+    return Path(workspace) / "state" / features.state_hash
 
 # %% ../nbs/05_online.ipynb #5315e22c
 class LmdbReader(Writer):
     "A transaction on an LMDB file; writes only where it was opened for it."
-    def __init__(self, txn: lmdb.Transaction): self.txn, self.cursor = txn, txn.cursor()
+
+    def __init__(self, txn: lmdb.Transaction):
+        self.txn, self.cursor = txn, txn.cursor()
 
     def position(self) -> dict[str, Any]:
         raw = self.txn.get(META)
@@ -471,7 +738,8 @@ class LmdbReader(Writer):
 
     def floor(self, prefix: bytes, t: int) -> Any:
         c = self.cursor
-        if not (c.prev() if c.set_range(prefix + _PACK(t + _SIGN)) else c.last()): return None
+        if not (c.prev() if c.set_range(prefix + _PACK(t + _SIGN)) else c.last()):
+            return None
         key, value = c.item()
         return value.cast("q") if len(key) == len(prefix) + 8 and key[:-8] == prefix else None
 
@@ -479,91 +747,154 @@ class LmdbReader(Writer):
         found, c = [], self.txn.cursor()
         more = c.set_range(prefix + _ordered(t))
         while more and len(key := bytes(c.key())) == len(prefix) + 8 and key.startswith(prefix):
-            found.append(memoryview(bytes(c.value())).cast("q")); more = c.next()
+            found.append(memoryview(bytes(c.value())).cast("q"))
+            more = c.next()
         return iter(found)
 
     def ceil(self, prefix: bytes, t: int) -> Any:
         c = self.cursor
-        if not c.set_range(prefix + _ordered(t)): return None
+        if not c.set_range(prefix + _ordered(t)):
+            return None
         key = bytes(c.key())
-        return memoryview(c.value()).cast("q") if len(key) == len(prefix) + 8 and key.startswith(prefix) else None
+        return (
+            memoryview(c.value()).cast("q")
+            if len(key) == len(prefix) + 8 and key.startswith(prefix)
+            else None
+        )
 
-    def put(self, prefix: bytes, t: int, value: bytes) -> None: self.txn.put(prefix + _ordered(t), value)
-    def delete(self, prefix: bytes, t: int) -> None: self.txn.delete(prefix + _ordered(t))
-    def note(self, meta: dict[str, Any]) -> None: self.txn.put(META, json.dumps(meta).encode())
+    def put(self, prefix: bytes, t: int, value: bytes) -> None:
+        self.txn.put(prefix + _ordered(t), value)
+
+    def delete(self, prefix: bytes, t: int) -> None:
+        self.txn.delete(prefix + _ordered(t))
+
+    def note(self, meta: dict[str, Any]) -> None:
+        self.txn.put(META, json.dumps(meta).encode())
 
 
 class Store(Protocol):
     "A place that keeps the state of a feature set."
+
     features: FeatureSet
-    def reader(self) -> Any: "Context manager: a `Reader`."
-    def writer(self) -> Any: "Context manager: a `Writer`; commits at its end."
-    def close(self) -> None: "Give back what is held."
+
+    def reader(self) -> Any:
+        "Context manager: a `Reader`."
+
+    def writer(self) -> Any:
+        "Context manager: a `Writer`; commits at its end."
+
+    def close(self) -> None:
+        "Give back what is held."
 
 # %% ../nbs/05_online.ipynb #60976aa4
 class OnlineStore:
     "The state of one feature set in an LMDB folder."
+
     def __init__(
         self,
         features: FeatureSet,
-        folder: Path|str,      # the LMDB environment; one folder a feature set
-        write: bool=False,     # open for applying events; readers leave it False
-        create: bool=False,
+        folder: Path | str,  # the LMDB environment; one folder a feature set
+        write: bool = False,  # open for applying events; readers leave it False
+        create: bool = False,
     ):
         self.features, self.folder, self.write = features, Path(folder), write
-        self.file = str(self.folder/"data.mdb")
-        if create: self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = str(self.folder / "data.mdb")
+        if create:
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._open(create)
 
-    def _open(self, create: bool=False) -> None:
+    def _open(self, create: bool = False) -> None:
         with _in_place(self.folder, fcntl.LOCK_SH):
-            if not create and not os.path.exists(self.file): raise _no_state(self.folder)
-            try: self.env = lmdb.open(str(self.folder), map_size=1 << 38, readonly=not self.write, max_readers=256, readahead=False, sync=True, metasync=False, create=create)
-            except lmdb.Error as e: raise StateError(f"the online state at {self.folder} cannot be opened: {e}. Make it anew with `mlkit backfill --state`.") from e
+            if not create and not os.path.exists(self.file):
+                raise _no_state(self.folder)
+            try:
+                self.env = lmdb.open(
+                    str(self.folder),
+                    map_size=1 << 38,
+                    readonly=not self.write,
+                    max_readers=256,
+                    readahead=False,
+                    sync=True,
+                    metasync=False,
+                    create=create,
+                )
+            except lmdb.Error as e:
+                raise StateError(
+                    f"the online state at {self.folder} cannot be opened: {e}. Make it anew with `mlkit backfill --state`."
+                ) from e
             self.inode = os.stat(self.file).st_ino
-        if self.write: self.env.reader_check()  # give back the slots of readers that were killed
-        with self.env.begin(buffers=True) as txn: held = LmdbReader(txn).position().get("state")
-        if held not in (None, self.features.state_hash): self.close(); raise StateError(f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill --state`.")
+        if self.write:
+            self.env.reader_check()  # give back the slots of readers that were killed
+        with self.env.begin(buffers=True) as txn:
+            held = LmdbReader(txn).position().get("state")
+        if held not in (None, self.features.state_hash):
+            self.close()
+            raise StateError(
+                f"the state at {self.folder} holds {held}, not {self.features.state_hash}: make it anew with `mlkit backfill --state`."
+            )
 
     def _current(self) -> lmdb.Environment:
         "The environment; opened anew where `load` has put another in its place."
         try:
-            if os.stat(self.file).st_ino == self.inode: return self.env
-        except FileNotFoundError: return self.env  # between the two renames of a swap
-        self.env.close(); self._open()
+            if os.stat(self.file).st_ino == self.inode:
+                return self.env
+        except FileNotFoundError:
+            return self.env  # between the two renames of a swap
+        self.env.close()
+        self._open()
         return self.env
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         "A consistent view, for the features of one request."
-        with self._current().begin(buffers=True) as txn: yield LmdbReader(txn)
+        with self._current().begin(buffers=True) as txn:
+            yield LmdbReader(txn)
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         "One transaction; nothing of it is seen where it fails."
         try:
-            with self._current().begin(write=True, buffers=True) as txn: yield LmdbReader(txn)
-        except lmdb.Error as e: raise StateError(f"cannot write the online state at {self.folder}: {e}; nothing of this batch is in it. Free space, and it goes on from the log.") from e
+            with self._current().begin(write=True, buffers=True) as txn:
+                yield LmdbReader(txn)
+        except lmdb.Error as e:
+            raise StateError(
+                f"cannot write the online state at {self.folder}: {e}; nothing of this batch is in it. Free space, and it goes on from the log."
+            ) from e
 
-    def close(self) -> None: self.env.close()
-    def __enter__(self) -> OnlineStore: return self
-    def __exit__(self, *_: Any) -> None: self.close()
+    def close(self) -> None:
+        self.env.close()
+
+    def __enter__(self) -> OnlineStore:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 # %% ../nbs/05_online.ipynb #9ef30c2b
 def apply(
-    store: Store,                # opened for writing
+    store: Store,  # opened for writing
     stream: type[Stream],
-    events: pl.DataFrame,        # stored events, with `seq`
-) -> int:                        # events that were new to the state
+    events: pl.DataFrame,  # stored events, with `seq`
+) -> int:  # events that were new to the state
     "Bring events into the state, in one transaction; those already there change nothing."
-    if events.is_empty(): return 0
+    if events.is_empty():
+        return 0
     new: set[int] = set()
     with store.writer() as writer:
         mine = [s for s in store.features.stored if s.stream is stream]
-        linked = {s.occurrences(c).id for s in mine for c in layout(s).previous}  # these are changed together with the series they belong to
+        linked = {
+            s.occurrences(c).id for s in mine for c in layout(s).previous
+        }  # these are changed together with the series they belong to
         for series in mine:
-            if series.id not in linked: new |= _apply_series(writer, series, series.rows(events).sort("event_time", "seq"))
-        _advance(writer, stream, store.features.state_hash, int(events["seq"].max()), events["event_time"].max())
+            if series.id not in linked:
+                new |= _apply_series(writer, series, series.rows(events).sort("event_time", "seq"))
+        _advance(
+            writer,
+            stream,
+            store.features.state_hash,
+            int(events["seq"].max()),
+            events["event_time"].max(),
+        )
     return len(new)
 
 
@@ -571,9 +902,13 @@ def _values(series: Series, rows: pl.DataFrame) -> list[list[int]]:
     "What each event adds, in the order of the layout's columns; of `distinct` what it adds before others are looked at."
     plan = layout(series)
     raw = [Column("min", f) for f in plan.raw]
-    columns = [np.ones(rows.height, np.int64) if c.kind == "distinct" else series.coded(rows, c) for c in [*plan.runs, *plan.wide, *raw]]
-    lists = [c.tolist() for c in columns] + [[NEVER]*rows.height]*len(plan.previous)
-    for k in range(len(plan.runs), len(plan.runs) + len(plan.wide)): lists[k] = [x*x for x in lists[k]]
+    columns = [
+        np.ones(rows.height, np.int64) if c.kind == "distinct" else series.coded(rows, c)
+        for c in [*plan.runs, *plan.wide, *raw]
+    ]
+    lists = [c.tolist() for c in columns] + [[NEVER] * rows.height] * len(plan.previous)
+    for k in range(len(plan.runs), len(plan.runs) + len(plan.wide)):
+        lists[k] = [x * x for x in lists[k]]
     return [list(v) for v in zip(*lists)] if lists else [[] for _ in range(rows.height)]
 
 
@@ -581,10 +916,13 @@ def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int
     "Apply sorted events to one series; the `seq`s of those that were new."
     plan, new = layout(series), set()
     entities: dict[tuple[str, bytes], Entity] = {}
+
     def entity(s: Series, key: tuple) -> Entity:
         name = (s.id, entity_bytes(key))
-        if name not in entities: entities[name] = Entity(writer, s, name[1])
+        if name not in entities:
+            entities[name] = Entity(writer, s, name[1])
         return entities[name]
+
     others = [(c, series.occurrences(c)) for c in plan.previous]
     seen = [keys_of(rows, o.by).rows() for _, o in others]
     times, seqs = rows["event_time"].dt.timestamp("us").to_list(), rows["seq"].to_list()
@@ -593,30 +931,43 @@ def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int
     for i, (t, seq, key, value) in enumerate(zip(times, seqs, keys, _values(series, rows))):
         mine = entity(series, key)
         if others:
-            if mine.holds(t, seq): continue
-            for (c, other), keys in zip(others, seen): _relink(mine, entity(other, keys[i]), c, t, seq, value)
-        if mine.insert(t, seq, value): new.add(seq)
-    for e in entities.values(): e.flush()
+            if mine.holds(t, seq):
+                continue
+            for (c, other), keys in zip(others, seen):
+                _relink(mine, entity(other, keys[i]), c, t, seq, value)
+        if mine.insert(t, seq, value):
+            new.add(seq)
+    for e in entities.values():
+        e.flush()
     return new
 
 
 def _announce(writer: Writer, times: list[int], asked: list[tuple[Series, list[tuple]]]) -> None:
     "Say which entities will change, from their earliest event on; `times` are sorted."
-    if type(writer).prefetch is Writer.prefetch: return
+    if type(writer).prefetch is Writer.prefetch:
+        return
     first: dict[bytes, int] = {}
     for series, keys in asked:
-        for t, key in zip(times, keys): first.setdefault(series.tag + b"\x00" + entity_bytes(key), t)
+        for t, key in zip(times, keys):
+            first.setdefault(series.tag + b"\x00" + entity_bytes(key), t)
     writer.prefetch(list(first.items()))
 
 # %% ../nbs/05_online.ipynb #04d08c9a
 def _relink(mine: Entity, other: Entity, c: Column, t: int, seq: int, value: list[int]) -> None:
     "Tell an event, and its neighbours of the same value, of each other."
     plan = mine.plan
-    newest, previous = plan.runs.index(c), len(plan.runs) + len(plan.wide) + len(plan.raw) + plan.previous.index(c)
+    newest, previous = (
+        plan.runs.index(c),
+        len(plan.runs) + len(plan.wide) + len(plan.raw) + plan.previous.index(c),
+    )
     before, after = other.neighbours(t, seq)
-    if before is not None: value[previous] = before[0]
-    if after is not None: value[newest] = 0; mine.change(*after, previous, t)
-    elif before is not None: mine.change(*before, newest, 0)
+    if before is not None:
+        value[previous] = before[0]
+    if after is not None:
+        value[newest] = 0
+        mine.change(*after, previous, t)
+    elif before is not None:
+        mine.change(*before, newest, 0)
     other.insert(t, seq, [])
 
 
@@ -632,23 +983,34 @@ def _wide_halves(q: pl.Series) -> list[np.ndarray]:
     "Non-negative 128-bit numbers as two signed columns."
     unit = pl.Series([2**64], dtype=pl.Int128)
     high = q // unit
-    return [(q - high*unit).cast(pl.UInt64).to_numpy().view(np.int64), high.cast(pl.Int64).to_numpy()]
+    return [
+        (q - high * unit).cast(pl.UInt64).to_numpy().view(np.int64),
+        high.cast(pl.Int64).to_numpy(),
+    ]
 
 
-def _columns(series: Series, events: pl.DataFrame, order: np.ndarray, times: np.ndarray) -> tuple[list[np.ndarray], list[pl.Series], list[np.ndarray]]:
+def _columns(
+    series: Series, events: pl.DataFrame, order: np.ndarray, times: np.ndarray
+) -> tuple[list[np.ndarray], list[pl.Series], list[np.ndarray]]:
     "Running totals, running totals of squares (both with a leading zero), other columns; in order."
     plan, raw, single, previous = layout(series), [], [], []
     for c in plan.previous:
         codes, _ = key_codes(keys := keys_of(events, series.occurrences(c).by), keys.clear())
-        by = np.argsort(codes[order], kind="stable"); same = np.diff(codes[order][by]) == 0
+        by = np.argsort(codes[order], kind="stable")
+        same = np.diff(codes[order][by]) == 0
         newest, prior = np.ones(len(by), np.int64), np.full(len(by), NEVER)
-        newest[by[:-1][same]] = 0; prior[by[1:][same]] = times[by[:-1][same]]
-        single.append((c, newest)); previous.append(prior)
+        newest[by[:-1][same]] = 0
+        prior[by[1:][same]] = times[by[:-1][same]]
+        single.append((c, newest))
+        previous.append(prior)
     given = dict(single)
     runs = [given[c] if c in given else series.coded(events, c)[order] for c in plan.runs]
-    with np.errstate(over="ignore"): running = [np.concatenate([np.zeros(1, np.int64), np.cumsum(v, dtype=np.int64)]) for v in runs]
+    with np.errstate(over="ignore"):
+        running = [
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(v, dtype=np.int64)]) for v in runs
+        ]
     squared = [pl.Series(series.coded(events, c)[order]).cast(pl.Int128) for c in plan.wide]
-    wide = [pl.concat([pl.Series([0], dtype=pl.Int128), (x*x).cum_sum()]) for x in squared]
+    wide = [pl.concat([pl.Series([0], dtype=pl.Int128), (x * x).cum_sum()]) for x in squared]
     raw = [series.coded(events, Column("min", f))[order] for f in plan.raw]
     return running, wide, [*raw, *previous]
 
@@ -656,7 +1018,8 @@ def _columns(series: Series, events: pl.DataFrame, order: np.ndarray, times: np.
 def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int, bytes]]:
     "Every record of a series: prefix, time, value."
     events = series.rows(events).sort("event_time", "seq")
-    if events.is_empty(): return
+    if events.is_empty():
+        return
     plan = layout(series)
     codes, _ = key_codes(keys := keys_of(events, series.by), keys.clear())
     time = events["event_time"].dt.timestamp("us").to_numpy()
@@ -665,39 +1028,69 @@ def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int,
     running, wide, other = _columns(series, events, order, times)
     begins = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
     entities = keys_of(events[order[begins].tolist()], series.by).rows()
-    bounds = [(e, a, b) for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)])) for a, b in _cuts(times, begin, end, CHUNK)]
+    bounds = [
+        (e, a, b)
+        for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)]))
+        for a, b in _cuts(times, begin, end, CHUNK)
+    ]
     starts = np.repeat([a for _, a, _ in bounds], [b - a for _, a, b in bounds])
-    locals_ = [h for q in wide for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))]
+    locals_ = [
+        h
+        for q in wide
+        for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))
+    ]
     nodes: list[tuple[int, list[int]]] = []
     base: list[int] = []
     for i, (e, a, b) in enumerate(bounds):
-        if a == begins[e]: base = [0]*plan.width
+        if a == begins[e]:
+            base = [0] * plan.width
         head = [b - a, a - int(begins[e]), *_split(base)]
-        totals = [*(r[a+1:b+1] - r[a] for r in running), *(h[a:b] for h in locals_)]
+        totals = [*(r[a + 1 : b + 1] - r[a] for r in running), *(h[a:b] for h in locals_)]
         base = [x + y for x, y in zip(base, plan.whole([int(c[-1]) for c in totals]))]
         parts = [np.array(head, np.int64), times[a:b], seqs[a:b], *totals, *(o[a:b] for o in other)]
         entity = entity_bytes(entities[e])
-        yield series.tag + b"\x00" + entity, int(times[a]), np.concatenate(parts).astype(np.int64, copy=False).tobytes()
-        if not plan.ranged: continue
-        nodes.append((int(times[a]), [x for f in plan.ranged for v in [other[plan.raw.index(f)][a:b]] for x in (int(v.min()), int(v.max()))]))
-        if i + 1 == len(bounds) or bounds[i+1][0] != e: yield from _levels_above(series.tag, entity, nodes); nodes = []
+        yield (
+            series.tag + b"\x00" + entity,
+            int(times[a]),
+            np.concatenate(parts).astype(np.int64, copy=False).tobytes(),
+        )
+        if not plan.ranged:
+            continue
+        nodes.append(
+            (
+                int(times[a]),
+                [
+                    x
+                    for f in plan.ranged
+                    for v in [other[plan.raw.index(f)][a:b]]
+                    for x in (int(v.min()), int(v.max()))
+                ],
+            )
+        )
+        if i + 1 == len(bounds) or bounds[i + 1][0] != e:
+            yield from _levels_above(series.tag, entity, nodes)
+            nodes = []
 
 
-def _levels_above(tag: bytes, entity: bytes, entries: list[tuple[int, list[int]]]) -> Iterator[tuple[bytes, int, bytes]]:
+def _levels_above(
+    tag: bytes, entity: bytes, entries: list[tuple[int, list[int]]]
+) -> Iterator[tuple[bytes, int, bytes]]:
     "The nodes above an entity's chunks."
     level = 1
     while len(entries) > 1:
-        groups = [entries[i:i+FAN] for i in range(0, len(entries), FAN)]
-        for g in groups: yield tag + bytes([level]) + entity, g[0][0], _node(g)
+        groups = [entries[i : i + FAN] for i in range(0, len(entries), FAN)]
+        for g in groups:
+            yield tag + bytes([level]) + entity, g[0][0], _node(g)
         entries, level = [(g[0][0], _joined(g)) for g in groups], level + 1
 
 # %% ../nbs/05_online.ipynb #29486ece
 @contextmanager
 def locked(
-    folder: Path|str,   # of a state
+    folder: Path | str,  # of a state
 ) -> Iterator[None]:
     "Hold the lock beside a state; the kernel gives it back when the holder dies."
-    path = Path(f"{folder}.lock"); path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(f"{folder}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -706,45 +1099,67 @@ def locked(
 def contents(
     features: FeatureSet,
     logs: Logs,
-    until: datetime|None=None,                # only events strictly before this moment
-    versions: dict[str, int]|None=None,       # the log as of these versions, by stream name; newest where it is not named
-) -> Iterator[tuple[type[Stream], pl.DataFrame, int]]:  # stream, its events, the `seq` up to which nothing is left out
+    until: datetime | None = None,  # only events strictly before this moment
+    versions: dict[str, int]
+    | None = None,  # the log as of these versions, by stream name; newest where it is not named
+) -> Iterator[
+    tuple[type[Stream], pl.DataFrame, int]
+]:  # stream, its events, the `seq` up to which nothing is left out
     "What a state is made of."
     for stream in features.streams:
-        wanted = sorted({"event_time", "seq"} | {c for s in features.stored if s.stream is stream for c in s.fields})
-        events = scan(logs[stream], version=(versions or {}).get(stream.name)).select(wanted).collect()
+        wanted = sorted(
+            {"event_time", "seq"}
+            | {c for s in features.stored if s.stream is stream for c in s.fields}
+        )
+        events = (
+            scan(logs[stream], version=(versions or {}).get(stream.name)).select(wanted).collect()
+        )
         kept = events if until is None else events.filter(pl.col("event_time") < until)
-        left = events.filter(pl.col("event_time") >= until)["seq"].min() if until is not None else None
-        yield stream, kept, (int(left) if left is not None else events.height and int(events["seq"].max()) + 1) - 1
+        left = (
+            events.filter(pl.col("event_time") >= until)["seq"].min() if until is not None else None
+        )
+        yield (
+            stream,
+            kept,
+            (int(left) if left is not None else events.height and int(events["seq"].max()) + 1) - 1,
+        )
 
 
 def load(
     features: FeatureSet,
-    folder: Path|str,            # where the state is to be
+    folder: Path | str,  # where the state is to be
     logs: Logs,
-    until: datetime|None=None,   # only events strictly before this moment
-    versions: dict[str, int]|None=None,   # log versions by stream name; the newest by default
-) -> dict[str, Any]:             # the state's position
+    until: datetime | None = None,  # only events strictly before this moment
+    versions: dict[str, int] | None = None,  # log versions by stream name; the newest by default
+) -> dict[str, Any]:  # the state's position
     "Build the state from the log and put it in place of what was there."
     target, part = Path(folder), Path(f"{folder}.loading-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     with OnlineStore(features, part, write=True, create=True) as store:
-        with store.writer() as writer: fill(writer, features, contents(features, logs, until, versions))
-        with store.reader() as r: position = r.position()
+        with store.writer() as writer:
+            fill(writer, features, contents(features, logs, until, versions))
+        with store.reader() as r:
+            position = r.position()
         store.env.sync(True)
     old = Path(f"{folder}.old-{os.getpid()}")
     with locked(folder), _in_place(folder, fcntl.LOCK_EX):
-        if target.exists(): os.replace(target, old)
+        if target.exists():
+            os.replace(target, old)
         os.replace(part, target)
     shutil.rmtree(old, ignore_errors=True)
     return position
 
 
-def fill(writer: Writer, features: FeatureSet, events: Iterator[tuple[type[Stream], pl.DataFrame, int]]) -> None:
+def fill(
+    writer: Writer, features: FeatureSet, events: Iterator[tuple[type[Stream], pl.DataFrame, int]]
+) -> None:
     "Write a whole state."
     writer.note({"state": features.state_hash, "seq": {}, "watermark": ""})
     for stream, frame, seq in events:
         for series in features.stored:
             if series.stream is stream:
-                for prefix, t, value in _records(series, frame): writer.put(prefix, t, value)
-        if not frame.is_empty(): _advance(writer, stream, features.state_hash, seq, frame["event_time"].max())
+                for prefix, t, value in _records(series, frame):
+                    writer.put(prefix, t, value)
+        if not frame.is_empty():
+            _advance(writer, stream, features.state_hash, seq, frame["event_time"].max())

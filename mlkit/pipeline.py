@@ -34,6 +34,7 @@ class StepFailed(RuntimeError):
 @dataclass(frozen=True)
 class Parameter:
     "One parameter of a step."
+
     name: str
     type: str
     default: Any
@@ -42,7 +43,11 @@ class Parameter:
     @property
     def words(self) -> tuple[str, ...]:
         "What it may be, where its comment says `one of: a, b, c`; papermill knows no richer types."
-        return tuple(w.strip() for w in self.doc.partition(";")[0].removeprefix("one of:").split(",")) if self.doc.startswith("one of:") else ()
+        return (
+            tuple(w.strip() for w in self.doc.partition(";")[0].removeprefix("one of:").split(","))
+            if self.doc.startswith("one of:")
+            else ()
+        )
 
 
 TYPES: dict[str, Any] = dict(str=str, int=int, float=float, bool=bool)
@@ -51,75 +56,127 @@ GIVEN = ("workspace", "run_dir")  # what the runner fills in; they do not make a
 
 def notebook_cells(path: Path) -> list[tuple[str, list[str]]]:
     "Source and tags of a notebook's code cells."
-    try: cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, json.JSONDecodeError, KeyError) as e: raise PipelineError(f"{path} is no readable notebook: {e}") from e
-    return [("".join(c["source"]), c["metadata"].get("tags", [])) for c in cells if c["cell_type"] == "code"]
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, json.JSONDecodeError, KeyError) as e:
+        raise PipelineError(f"{path} is no readable notebook: {e}") from e
+    return [
+        ("".join(c["source"]), c["metadata"].get("tags", []))
+        for c in cells
+        if c["cell_type"] == "code"
+    ]
 
 
 def parameters_of(path: Path) -> list[Parameter]:
     "The declared parameters of a notebook."
     found = [source for source, tags in notebook_cells(path) if "parameters" in tags]
-    if not found: raise PipelineError(f"{path.name} has no cell tagged `parameters`.")
+    if not found:
+        raise PipelineError(f"{path.name} has no cell tagged `parameters`.")
     lines, out = found[0].splitlines(), []
     for node in ast.parse(found[0]).body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.value is not None
+        ):
             kind = ast.unparse(node.annotation)
-            if kind not in TYPES: raise PipelineError(f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}.")
-            out.append(Parameter(node.target.id, kind, ast.literal_eval(node.value), lines[(node.end_lineno or 1) - 1].partition("#")[2].strip()))
+            if kind not in TYPES:
+                raise PipelineError(
+                    f"{path.name}: parameter {node.target.id} is of type {kind}; parameters are {', '.join(TYPES)}."
+                )
+            out.append(
+                Parameter(
+                    node.target.id,
+                    kind,
+                    ast.literal_eval(node.value),
+                    lines[(node.end_lineno or 1) - 1].partition("#")[2].strip(),
+                )
+            )
     return out
 
 # %% ../nbs/17_pipeline.ipynb #5e7c834e
 def typed(
     parameter: Parameter,
-    value: Any,           # as typed on the command line, or as a Python value
+    value: Any,  # as typed on the command line, or as a Python value
 ) -> Any:
     "The value as the parameter's type. Raises `PipelineError` naming the parameter."
-    try: found = TypeAdapter(TYPES[parameter.type]).validate_python(value)
-    except ValidationError as e: raise PipelineError(f"parameter {parameter.name} = {value!r}: {e.errors()[0]['msg']}. It is {parameter.doc or 'of type ' + parameter.type} ({parameter.type}, default {parameter.default!r}).") from None
-    if parameter.words and found not in parameter.words: raise PipelineError(f"parameter {parameter.name} = {value!r}: it is one of {', '.join(parameter.words)}.")
+    try:
+        found = TypeAdapter(TYPES[parameter.type]).validate_python(value)
+    except ValidationError as e:
+        raise PipelineError(
+            f"parameter {parameter.name} = {value!r}: {e.errors()[0]['msg']}. It is {parameter.doc or 'of type ' + parameter.type} ({parameter.type}, default {parameter.default!r})."
+        ) from None
+    if parameter.words and found not in parameter.words:
+        raise PipelineError(
+            f"parameter {parameter.name} = {value!r}: it is one of {', '.join(parameter.words)}."
+        )
     return found
 
 
 def check_parameters(
-    steps: Sequence[Step],
-    given: dict[str, Any],
+    steps: Sequence[Step], given: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:  # step name -> all its parameters, typed
     "Check values against the declarations of all steps; an unknown name is refused."
     known = {p.name for s in steps for p in s.parameters} - set(GIVEN)
-    if unknown := [n for n in given if n not in known]: raise PipelineError(f"no step has a parameter {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
-    return {s.name: {p.name: typed(p, given[p.name]) if p.name in given else p.default for p in s.parameters if p.name not in GIVEN} for s in steps}
+    if unknown := [n for n in given if n not in known]:
+        raise PipelineError(
+            f"no step has a parameter {', '.join(unknown)}; there are {', '.join(sorted(known))}."
+        )
+    return {
+        s.name: {
+            p.name: typed(p, given[p.name]) if p.name in given else p.default
+            for p in s.parameters
+            if p.name not in GIVEN
+        }
+        for s in steps
+    }
 
 # %% ../nbs/17_pipeline.ipynb #eda42496
 @dataclass(frozen=True)
 class Step:
     "A notebook of the pipeline."
+
     name: str
     title: str
     notebook: Path
-    needs: tuple[str, ...] = ()   # steps whose results it reads
-    reads: tuple[str, ...] = ()   # outside things it reads: `source`, `log`
+    needs: tuple[str, ...] = ()  # steps whose results it reads
+    reads: tuple[str, ...] = ()  # outside things it reads: `source`, `log`
     parameters: tuple[Parameter, ...] = ()
 
 
 def load_pipeline(
-    folder: Path,          # `pipelines/`, with `pipeline.yaml`
-) -> list[Step]:           # in order
+    folder: Path,  # `pipelines/`, with `pipeline.yaml`
+) -> list[Step]:  # in order
     "Read the pipeline."
-    said = yaml.safe_load((folder/"pipeline.yaml").read_text(encoding="utf-8"))
+    said = yaml.safe_load((folder / "pipeline.yaml").read_text(encoding="utf-8"))
     steps: list[Step] = []
     for entry in said["steps"]:
-        notebook = folder/f"{entry['name']}.ipynb"
-        if missing := [n for n in entry.get("needs", []) if n not in [s.name for s in steps]]: raise PipelineError(f"pipeline.yaml: {entry['name']} needs {', '.join(missing)}, which no earlier step is called.")
-        steps.append(Step(entry["name"], entry["title"], notebook, tuple(entry.get("needs", [])), tuple(entry.get("reads", [])), tuple(parameters_of(notebook))))
+        notebook = folder / f"{entry['name']}.ipynb"
+        if missing := [n for n in entry.get("needs", []) if n not in [s.name for s in steps]]:
+            raise PipelineError(
+                f"pipeline.yaml: {entry['name']} needs {', '.join(missing)}, which no earlier step is called."
+            )
+        steps.append(
+            Step(
+                entry["name"],
+                entry["title"],
+                notebook,
+                tuple(entry.get("needs", [])),
+                tuple(entry.get("reads", [])),
+                tuple(parameters_of(notebook)),
+            )
+        )
     return steps
 
 # %% ../nbs/17_pipeline.ipynb #8a2c9f21
-def _results(workspace: Workspace) -> Path: return workspace/"steps"
+def _results(workspace: Workspace) -> Path:
+    return workspace / "steps"
 
 
 @dataclass
 class Running:
     "A step at work."
+
     name: str
     settings: Settings
     workspace: Workspace
@@ -127,147 +184,249 @@ class Running:
 
     def result(self, step: str) -> dict[str, Any]:
         "What an earlier step finished with."
-        path = _results(self.workspace)/f"{step}.json"
-        if not path.exists(): raise PipelineError(f"{self.name} builds on {step}, which was not run in workspace {self.workspace.name!r}. Run it first: mlkit run --only {step}")
+        path = _results(self.workspace) / f"{step}.json"
+        if not path.exists():
+            raise PipelineError(
+                f"{self.name} builds on {step}, which was not run in workspace {self.workspace.name!r}. Run it first: mlkit run --only {step}"
+            )
         return json.loads(path.read_text())["result"]
 
-    def progress(self, done: float, total: float, text: str="") -> None:
+    def progress(self, done: float, total: float, text: str = "") -> None:
         "Tell how far it is; shown live by `mlkit run`."
-        if path := os.environ.get("MLKIT_PROGRESS"): replace_text(Path(path), json.dumps(dict(step=self.name, done=done, total=total, text=text)))
+        if path := os.environ.get("MLKIT_PROGRESS"):
+            replace_text(
+                Path(path), json.dumps(dict(step=self.name, done=done, total=total, text=text))
+            )
 
     def folder(self, *parts: str) -> Path:
         "A folder of the workspace for what this step makes."
-        path = self.workspace.path.joinpath(*parts); path.mkdir(parents=True, exist_ok=True)
+        path = self.workspace.path.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
         return path
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         "Put the result where later steps find it."
-        replace_text(_results(self.workspace)/f"{self.name}.json", json.dumps(dict(key="", parts={}, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024, result=result), default=str, indent=1))
+        replace_text(
+            _results(self.workspace) / f"{self.name}.json",
+            json.dumps(
+                dict(
+                    key="",
+                    parts={},
+                    peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                    result=result,
+                ),
+                default=str,
+                indent=1,
+            ),
+        )
         self.progress(1, 1)
         return result
 
 
 def begin(
-    name: str,             # of the step
-    workspace: str="",     # default: the active one
-    run_dir: str="",       # default: `runs/manual`
+    name: str,  # of the step
+    workspace: str = "",  # default: the active one
+    run_dir: str = "",  # default: `runs/manual`
 ) -> Running:
     "Start a step, from its notebook."
     settings = load_settings()
     ws = Workspace(settings.home, workspace).create() if workspace else active_workspace(settings)
-    folder = Path(run_dir) if run_dir else settings.runs/"manual"
+    folder = Path(run_dir) if run_dir else settings.runs / "manual"
     folder.mkdir(parents=True, exist_ok=True)
     return Running(name, settings, ws, folder)
 
 # %% ../nbs/17_pipeline.ipynb #2687234b
-def digest(*content: Any) -> str: return hashlib.blake2b(json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+def digest(*content: Any) -> str:
+    return hashlib.blake2b(
+        json.dumps(content, sort_keys=True, default=str).encode(), digest_size=8
+    ).hexdigest()
 
 
 def package_digest(root: Path) -> str:
     "Names the content of `mlkit/`."
-    return digest(*((p.relative_to(root).as_posix(), p.read_bytes().hex()) for p in sorted((root/"mlkit").rglob("*.py")) if p.name != "_modidx.py"))
+    return digest(
+        *(
+            (p.relative_to(root).as_posix(), p.read_bytes().hex())
+            for p in sorted((root / "mlkit").rglob("*.py"))
+            if p.name != "_modidx.py"
+        )
+    )
 
 
 @dataclass(frozen=True)
 class Status:
     "Whether a step must run, and why."
+
     step: Step
     parts: dict[str, str]
-    why: list[str]           # empty: up to date
+    why: list[str]  # empty: up to date
 
     @property
-    def key(self) -> str: return digest(self.parts)
+    def key(self) -> str:
+        return digest(self.parts)
 
 
 def status(
-    step: Step, parameters: dict[str, Any], workspace: Workspace, code: str,
-    outside: Callable[[str, dict[str, Any]], str],   # name of an outside thing, parameters -> its fingerprint
+    step: Step,
+    parameters: dict[str, Any],
+    workspace: Workspace,
+    code: str,
+    outside: Callable[
+        [str, dict[str, Any]], str
+    ],  # name of an outside thing, parameters -> its fingerprint
 ) -> Status:
     "Compare a step with its last success."
-    path = _results(workspace)/f"{step.name}.json"
+    path = _results(workspace) / f"{step.name}.json"
     last = json.loads(path.read_text()) if path.exists() else None
-    parts = {"notebook": digest(*(s for s, tags in notebook_cells(step.notebook) if "parameters" not in tags)), "package": code}
+    parts = {
+        "notebook": digest(
+            *(s for s, tags in notebook_cells(step.notebook) if "parameters" not in tags)
+        ),
+        "package": code,
+    }
     parts |= {f"parameter {k}": repr(v) for k, v in parameters.items()}
     for need in step.needs:
-        done = _results(workspace)/f"{need}.json"
-        parts[f"result of {need}"] = digest(json.loads(done.read_text())["result"]) if done.exists() else "missing"
+        done = _results(workspace) / f"{need}.json"
+        parts[f"result of {need}"] = (
+            digest(json.loads(done.read_text())["result"]) if done.exists() else "missing"
+        )
     parts |= {name: outside(name, parameters) for name in step.reads}
-    if last is None: return Status(step, parts, ["never run here"])
-    if not last["key"]: return Status(step, parts, ["last run outside `mlkit run`, or not finished"])
-    if gone := [p for p in last["result"].get("files", []) if not Path(p).exists()]: return Status(step, parts, [f"{Path(gone[0]).name} is gone"])
-    changed = [name for name in {**parts, **last["parts"]} if parts.get(name) != last["parts"].get(name)]
+    if last is None:
+        return Status(step, parts, ["never run here"])
+    if not last["key"]:
+        return Status(step, parts, ["last run outside `mlkit run`, or not finished"])
+    if gone := [p for p in last["result"].get("files", []) if not Path(p).exists()]:
+        return Status(step, parts, [f"{Path(gone[0]).name} is gone"])
+    changed = [
+        name for name in {**parts, **last["parts"]} if parts.get(name) != last["parts"].get(name)
+    ]
     return Status(step, parts, [f"{name} changed" for name in changed])
 
 # %% ../nbs/17_pipeline.ipynb #c0cf7ab4
 @dataclass
 class Watcher:
     "What a live display wants to know; the runner calls it, all methods may be left as they are."
-    def begin(self, status: Status) -> None: pass
-    def skip(self, status: Status) -> None: pass
-    def progress(self, step: Step, done: float, total: float, text: str) -> None: pass
-    def end(self, step: Step, seconds: float) -> None: pass
+
+    def begin(self, status: Status) -> None:
+        pass
+
+    def skip(self, status: Status) -> None:
+        pass
+
+    def progress(self, step: Step, done: float, total: float, text: str) -> None:
+        pass
+
+    def end(self, step: Step, seconds: float) -> None:
+        pass
 
 
 def _watch(path: Path, step: Step, watcher: Watcher, stop: threading.Event) -> None:
     "Pass on what the step says of its progress."
     while not stop.wait(0.2):
-        try: said = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError): continue
-        if said.get("step") == step.name: watcher.progress(step, said["done"], said["total"], said["text"])
+        try:
+            said = json.loads(path.read_text())
+        except (OSError, json.JSONDecodeError):
+            continue
+        if said.get("step") == step.name:
+            watcher.progress(step, said["done"], said["total"], said["text"])
 
 
-def execute(status: Status, parameters: dict[str, Any], workspace: Workspace, run_dir: Path, watcher: Watcher) -> float:
+def execute(
+    status: Status,
+    parameters: dict[str, Any],
+    workspace: Workspace,
+    run_dir: Path,
+    watcher: Watcher,
+) -> float:
     "Run one step with papermill; returns seconds. Raises `StepFailed`."
     import papermill
+
     step, start, stop = status.step, time.monotonic(), threading.Event()
-    progress = run_dir/f".progress-{step.name}.json"
+    progress = run_dir / f".progress-{step.name}.json"
     os.environ["MLKIT_PROGRESS"] = str(progress)
-    thread = threading.Thread(target=_watch, args=(progress, step, watcher, stop), daemon=True); thread.start()
-    out = run_dir/f"{step.name}.ipynb"
-    try: papermill.execute_notebook(str(step.notebook), str(out), {**parameters, "workspace": workspace.name, "run_dir": str(run_dir)}, kernel_name="python3", progress_bar=False, cwd=str(step.notebook.parent), extra_arguments=["--log-level=CRITICAL"])
-    except papermill.exceptions.PapermillExecutionError as e: raise StepFailed(f"{step.name} failed: {e.ename}: {e.evalue}\nThe executed notebook with the whole error: {out}\nMend the cause and run the same command again; it resumes at this step.") from None
-    finally: stop.set(); thread.join(); progress.unlink(missing_ok=True); os.environ.pop("MLKIT_PROGRESS", None)
-    path = _results(workspace)/f"{step.name}.json"
-    if not path.exists() or json.loads(path.read_text())["key"]: raise StepFailed(f"{step.name} ended without step.finish(…); its last cell must call it.")
+    thread = threading.Thread(target=_watch, args=(progress, step, watcher, stop), daemon=True)
+    thread.start()
+    out = run_dir / f"{step.name}.ipynb"
+    try:
+        papermill.execute_notebook(
+            str(step.notebook),
+            str(out),
+            {**parameters, "workspace": workspace.name, "run_dir": str(run_dir)},
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(step.notebook.parent),
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except papermill.exceptions.PapermillExecutionError as e:
+        raise StepFailed(
+            f"{step.name} failed: {e.ename}: {e.evalue}\nThe executed notebook with the whole error: {out}\nMend the cause and run the same command again; it resumes at this step."
+        ) from None
+    finally:
+        stop.set()
+        thread.join()
+        progress.unlink(missing_ok=True)
+        os.environ.pop("MLKIT_PROGRESS", None)
+    path = _results(workspace) / f"{step.name}.json"
+    if not path.exists() or json.loads(path.read_text())["key"]:
+        raise StepFailed(f"{step.name} ended without step.finish(…); its last cell must call it.")
     return time.monotonic() - start
 
 # %% ../nbs/17_pipeline.ipynb #ff038e2b
 def _settle(status: Status, workspace: Workspace, seconds: float) -> None:
     "Note that a step is up to date with these parts."
-    path = _results(workspace)/f"{status.step.name}.json"
+    path = _results(workspace) / f"{status.step.name}.json"
     done = json.loads(path.read_text())
-    done.update(key=status.key, parts=status.parts, seconds=round(seconds, 2), at=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    done.update(
+        key=status.key,
+        parts=status.parts,
+        seconds=round(seconds, 2),
+        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
     replace_text(path, json.dumps(done, indent=1))
 
 
 def check_names(steps: Sequence[Step], start: str, only: Sequence[str]) -> None:
     "Raise where a step is asked for that is not there."
     names = [s.name for s in steps]
-    if wrong := [n for n in [*only, *([start] if start else [])] if n not in names]: raise PipelineError(f"no step is called {', '.join(wrong)}; there are {', '.join(names)}.")
+    if wrong := [n for n in [*only, *([start] if start else [])] if n not in names]:
+        raise PipelineError(f"no step is called {', '.join(wrong)}; there are {', '.join(names)}.")
 
 
-def must_run(s: Status, force: bool=False, start: str="", only: Sequence[str]=()) -> list[str]:
+def must_run(
+    s: Status, force: bool = False, start: str = "", only: Sequence[str] = ()
+) -> list[str]:
     "Why a step runs, the options considered; empty: it does not."
-    if only: return (s.why or ["asked for with --only"]) if s.step.name in only else []
-    if force: return s.why or ["asked for with --force"]
-    if start and s.step.name >= start: return s.why or [f"asked for with --from {start}"]
+    if only:
+        return (s.why or ["asked for with --only"]) if s.step.name in only else []
+    if force:
+        return s.why or ["asked for with --force"]
+    if start and s.step.name >= start:
+        return s.why or [f"asked for with --from {start}"]
     return s.why
 
 
 def run(
-    steps: list[Step], parameters: dict[str, dict[str, Any]], settings: Settings, workspace: Workspace, run_dir: Path,
+    steps: list[Step],
+    parameters: dict[str, dict[str, Any]],
+    settings: Settings,
+    workspace: Workspace,
+    run_dir: Path,
     outside: Callable[[str, dict[str, Any]], str],
-    force: bool=False, start: str="", only: Sequence[str]=(),
-    watcher: Watcher|None=None,
-) -> dict[str, float]:   # seconds of the steps that ran
+    force: bool = False,
+    start: str = "",
+    only: Sequence[str] = (),
+    watcher: Watcher | None = None,
+) -> dict[str, float]:  # seconds of the steps that ran
     "Run what must run, in order."
     check_names(steps, start, only)
     code, ran, watcher = package_digest(settings.root), {}, watcher or Watcher()
     for step in steps:
         now = status(step, parameters[step.name], workspace, code, outside)
-        if not must_run(now, force, start, only): watcher.skip(now); continue
+        if not must_run(now, force, start, only):
+            watcher.skip(now)
+            continue
         watcher.begin(now)
-        (_results(workspace)/f"{step.name}.json").unlink(missing_ok=True)
+        (_results(workspace) / f"{step.name}.json").unlink(missing_ok=True)
         ran[step.name] = execute(now, parameters[step.name], workspace, run_dir, watcher)
         _settle(now, workspace, ran[step.name])
         watcher.end(step, ran[step.name])
@@ -276,17 +435,31 @@ def run(
 
 def seconds_by_step(steps: Sequence[Step], workspace: Workspace) -> dict[str, float]:
     "How long each step took when it last ran."
-    found = {s.name: _results(workspace)/f"{s.name}.json" for s in steps}
-    return {n: json.loads(p.read_text()).get("seconds", 0.0) for n, p in found.items() if p.exists()}
+    found = {s.name: _results(workspace) / f"{s.name}.json" for s in steps}
+    return {
+        n: json.loads(p.read_text()).get("seconds", 0.0) for n, p in found.items() if p.exists()
+    }
 
 # %% ../nbs/17_pipeline.ipynb #eb885e79
-def plan(steps: list[Step], parameters: dict[str, dict[str, Any]], settings: Settings, workspace: Workspace, outside: Callable[[str, dict[str, Any]], str],
-         force: bool=False, start: str="", only: Sequence[str]=()) -> Iterator[tuple[Step, list[str]]]:
+def plan(
+    steps: list[Step],
+    parameters: dict[str, dict[str, Any]],
+    settings: Settings,
+    workspace: Workspace,
+    outside: Callable[[str, dict[str, Any]], str],
+    force: bool = False,
+    start: str = "",
+    only: Sequence[str] = (),
+) -> Iterator[tuple[Step, list[str]]]:
     "Each step with the reasons why it would run; an empty list: up to date."
     check_names(steps, start, only)
     code, unsure = package_digest(settings.root), set()
     for step in steps:
-        why = must_run(status(step, parameters[step.name], workspace, code, outside), force, start, only)
-        if not why and not only and (above := [n for n in step.needs if n in unsure]): why = [f"if the result of {', '.join(above)} changes"]
-        if why: unsure.add(step.name)
+        why = must_run(
+            status(step, parameters[step.name], workspace, code, outside), force, start, only
+        )
+        if not why and not only and (above := [n for n in step.needs if n in unsure]):
+            why = [f"if the result of {', '.join(above)} changes"]
+        if why:
+            unsure.add(step.name)
         yield step, why

@@ -27,71 +27,94 @@ class PolicyError(ValueError):
 @dataclass(frozen=True)
 class Guard:
     "A rule that may only make the route more careful."
+
     name: str
-    when: str   # a CEL expression over the features and the request; true sends the request to a human
-    says: str   # the reason, in plain words
+    when: (
+        str  # a CEL expression over the features and the request; true sends the request to a human
+    )
+    says: str  # the reason, in plain words
 
 
 @dataclass(frozen=True)
 class Policy:
     "When a request may be decided without a human."
+
     name: str
-    max_probability: float       # at this calibrated probability or above, a human decides
-    max_loss: float              # at this expected loss or above, a human decides
-    exposure: str                # the field whose amount is at stake
+    max_probability: float  # at this calibrated probability or above, a human decides
+    max_loss: float  # at this expected loss or above, a human decides
+    exposure: str  # the field whose amount is at stake
     guards: tuple[Guard, ...] = ()
 
     def __post_init__(self):
-        if not 0 <= self.max_probability <= 1: raise PolicyError(f"max_probability = {self.max_probability}: must lie in 0..1.")
-        if not self.max_loss >= 0: raise PolicyError(f"max_loss = {self.max_loss}: must not be negative.")
+        if not 0 <= self.max_probability <= 1:
+            raise PolicyError(f"max_probability = {self.max_probability}: must lie in 0..1.")
+        if not self.max_loss >= 0:
+            raise PolicyError(f"max_loss = {self.max_loss}: must not be negative.")
         for g in self.guards:
-            try: cel.compile(g.when)
-            except ValueError as e: raise PolicyError(f"guard {g.name!r}: {g.when!r} is no CEL expression ({e}).") from None
+            try:
+                cel.compile(g.when)
+            except ValueError as e:
+                raise PolicyError(
+                    f"guard {g.name!r}: {g.when!r} is no CEL expression ({e})."
+                ) from None
 
     @cached_property
-    def programs(self) -> list[tuple[Guard, Any]]: return [(g, cel.compile(g.when)) for g in self.guards]
+    def programs(self) -> list[tuple[Guard, Any]]:
+        return [(g, cel.compile(g.when)) for g in self.guards]
 
     @cached_property
     def hash(self) -> str:
         "Names the policy's content."
-        return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(
+            json.dumps(asdict(self), sort_keys=True).encode(), digest_size=8
+        ).hexdigest()
 
 # %% ../nbs/10_policy.ipynb #b1eb08a5
 @dataclass(frozen=True)
 class Routed:
     "Where a request goes, and what sent it there."
+
     route: str
-    band: str                                    # "low" or "high"
+    band: str  # "low" or "high"
     expected_loss: float
     because: list[str] = field(default_factory=list)
 
 
 def route(
     policy: Policy,
-    probability: float,        # calibrated
-    exposure: float,           # in the measure's own unit
-    facts: dict[str, Any],     # what guards may look at: features and request
+    probability: float,  # calibrated
+    exposure: float,  # in the measure's own unit
+    facts: dict[str, Any],  # what guards may look at: features and request
 ) -> Routed:
     "Apply a policy to one scored request."
-    loss = probability*max(exposure, 0.0)
+    loss = probability * max(exposure, 0.0)
     because = []
-    if not probability < policy.max_probability: because.append(f"probability {probability:.3f} is at or above {policy.max_probability:g}")
-    if not loss < policy.max_loss: because.append(f"expected loss {loss:.2f} is at or above {policy.max_loss:g}")
+    if not probability < policy.max_probability:
+        because.append(f"probability {probability:.3f} is at or above {policy.max_probability:g}")
+    if not loss < policy.max_loss:
+        because.append(f"expected loss {loss:.2f} is at or above {policy.max_loss:g}")
     for guard, program in policy.programs:
-        try: met = bool(program.execute(facts))
-        except Exception as e: met, guard = True, Guard(guard.name, guard.when, f"guard {guard.name!r} could not be evaluated: {e}")
-        if met: because.append(guard.says)
+        try:
+            met = bool(program.execute(facts))
+        except Exception as e:
+            met, guard = (
+                True,
+                Guard(guard.name, guard.when, f"guard {guard.name!r} could not be evaluated: {e}"),
+            )
+        if met:
+            because.append(guard.says)
     return Routed(HUMAN if because else AUTOMATIC, "high" if because else "low", loss, because)
 
 # %% ../nbs/10_policy.ipynb #2be1fde3
-def save_policy(policy: Policy, path: Path|str) -> None:
+def save_policy(policy: Policy, path: Path | str) -> None:
     "Write a policy as JSON."
     Path(path).write_text(json.dumps(asdict(policy), indent=1))
 
 
-def load_policy(path: Path|str) -> Policy:
+def load_policy(path: Path | str) -> Policy:
     "Read a policy; raises `PolicyError` where it is not one."
     try:
         said = json.loads(Path(path).read_text())
         return Policy(**{**said, "guards": tuple(Guard(**g) for g in said.get("guards", ()))})
-    except (OSError, json.JSONDecodeError, TypeError) as e: raise PolicyError(f"{path} is no policy: {e}") from e
+    except (OSError, json.JSONDecodeError, TypeError) as e:
+        raise PolicyError(f"{path} is no policy: {e}") from e

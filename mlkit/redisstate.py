@@ -14,7 +14,19 @@ from typing import Any
 
 from .etl import Logs
 from .features import Answer, Ask, FeatureSet
-from .online import NEVER, OnlineStore, Reader, StateError, Writer, contents, entity_bytes, fill, layout, load, state_folder
+from mlkit.online import (
+    NEVER,
+    OnlineStore,
+    Reader,
+    StateError,
+    Writer,
+    contents,
+    entity_bytes,
+    fill,
+    layout,
+    load,
+    state_folder,
+)
 from .stream import open_state
 
 # %% auto #0
@@ -26,8 +38,13 @@ __all__ = ['Wanted', 'answering', 'RedisStore', 'wanted', 'RedisReader', 'RedisW
 def answering() -> Iterator[None]:
     "Redis' errors in plain words; the address, which may hold a password, is not among them."
     import redis
-    try: yield
-    except redis.RedisError as e: raise StateError(f"the online state in Redis does not answer: {type(e).__name__}: {e}") from None
+
+    try:
+        yield
+    except redis.RedisError as e:
+        raise StateError(
+            f"the online state in Redis does not answer: {type(e).__name__}: {e}"
+        ) from None
 
 
 def _at(t: int) -> bytes:
@@ -35,30 +52,38 @@ def _at(t: int) -> bytes:
     return struct.pack(">Q", t + 2**63)
 
 
-def _record(member: bytes|None) -> Any: return None if member is None else memoryview(member[8:]).cast("q")
+def _record(member: bytes | None) -> Any:
+    return None if member is None else memoryview(member[8:]).cast("q")
 
 # %% ../nbs/05c_redis.ipynb #c987ce1b
 class RedisStore:
     "The online state of one feature set in Redis or Valkey."
+
     def __init__(
         self,
         features: FeatureSet,
-        url: str,              # redis://host:port/db, with a password from the environment where one is needed
-        name: str,             # of the workspace
-        folder: Path|str,      # where this machine's writers keep their lock
+        url: str,  # redis://host:port/db, with a password from the environment where one is needed
+        name: str,  # of the workspace
+        folder: Path | str,  # where this machine's writers keep their lock
     ):
         import redis
+
         self.features, self.folder = features, Path(folder)
         self.redis = redis.Redis.from_url(url, decode_responses=False)
         self.root = f"mlkit:{name}:{features.state_hash}:".encode()
         self.generation: bytes = b""
 
-    def key(self, *parts: bytes) -> bytes: return self.root + self.generation + b":" + b":".join(parts)
+    def key(self, *parts: bytes) -> bytes:
+        return self.root + self.generation + b":" + b":".join(parts)
 
     def current(self) -> bytes:
         "The generation in use. Raises `StateError` where there is none."
-        with answering(): found: Any = self.redis.get(self.root + b"current")
-        if found is None: raise StateError("there is no online state in Redis for these features: make it from the log with `mlkit backfill --state`.")
+        with answering():
+            found: Any = self.redis.get(self.root + b"current")
+        if found is None:
+            raise StateError(
+                "there is no online state in Redis for these features: make it from the log with `mlkit backfill --state`."
+            )
         self.generation = found
         return found
 
@@ -71,6 +96,7 @@ class RedisStore:
     def writer(self) -> Iterator[Writer]:
         "One transaction; nothing of it is seen where it fails."
         import redis
+
         self.current()
         with answering(), self.redis.pipeline(transaction=True) as pipe:
             pipe.watch(self.root + b"current", self.key(b"meta"))
@@ -78,12 +104,21 @@ class RedisStore:
             yield writer
             pipe.multi()
             writer.send(pipe)
-            try: pipe.execute()
-            except redis.WatchError: raise StateError("another writer changed the state in Redis meanwhile; nothing of this batch is in it, and it goes on from the log.") from None
+            try:
+                pipe.execute()
+            except redis.WatchError:
+                raise StateError(
+                    "another writer changed the state in Redis meanwhile; nothing of this batch is in it, and it goes on from the log."
+                ) from None
 
-    def close(self) -> None: self.redis.close()
-    def __enter__(self) -> RedisStore: return self
-    def __exit__(self, *_: Any) -> None: self.close()
+    def close(self) -> None:
+        self.redis.close()
+
+    def __enter__(self) -> RedisStore:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 # %% ../nbs/05c_redis.ipynb #8aa5c01c
 Wanted = tuple[str, bytes, int]  # floor, ceil or tail; prefix; time
@@ -97,22 +132,33 @@ def wanted(asks: Sequence[Ask]) -> list[Wanted]:
         bounds = [t, *(t - w + 1 for w in lengths)]
         prefix = series.tag + b"\x00" + entity
         out += [("floor", prefix, b) for b in bounds]
-        if plan.ceilings: out += [("ceil", prefix, b) for b in bounds[1:]]
-        if plan.previous: out.append(("tail", prefix, t))
-        if plan.ranged: out += [("floor", series.tag + bytes([level]) + entity, b) for level in (1, 2, 3) for b in bounds]
+        if plan.ceilings:
+            out += [("ceil", prefix, b) for b in bounds[1:]]
+        if plan.previous:
+            out.append(("tail", prefix, t))
+        if plan.ranged:
+            out += [
+                ("floor", series.tag + bytes([level]) + entity, b)
+                for level in (1, 2, 3)
+                for b in bounds
+            ]
     return out
 
 
 def _ask(client: Any, name: bytes, kind: str, t: int) -> Any:
     "One question to Redis; a command on a pipeline, or its answer."
-    if kind == "floor": return client.zrevrangebylex(name, b"(" + _at(t), b"-", 0, 1)
-    if kind == "ceil": return client.zrangebylex(name, b"[" + _at(t), b"+", 0, 1)
+    if kind == "floor":
+        return client.zrevrangebylex(name, b"(" + _at(t), b"-", 0, 1)
+    if kind == "ceil":
+        return client.zrangebylex(name, b"[" + _at(t), b"+", 0, 1)
     return client.zrangebylex(name, b"[" + _at(t), b"+")
 
 # %% ../nbs/05c_redis.ipynb #22b8cdf6
 class RedisReader(Reader):
     "One request's view: everything it needs, fetched at once."
-    def __init__(self, store: RedisStore): self.store, self.found, self.meta = store, dict[Wanted, Any](), dict[str, Any]()
+
+    def __init__(self, store: RedisStore):
+        self.store, self.found, self.meta = store, dict[Wanted, Any](), dict[str, Any]()
 
     def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
         self.fetch(wanted(asks))
@@ -121,70 +167,102 @@ class RedisReader(Reader):
     def fetch(self, questions: Sequence[Wanted]) -> None:
         "One round trip; a second where another generation has become current."
         s = self.store
-        if not s.generation: s.current()
+        if not s.generation:
+            s.current()
         for _ in range(5):
             with answering(), s.redis.pipeline(transaction=True) as pipe:
-                pipe.get(s.root + b"current"); pipe.get(s.key(b"meta"))
-                for kind, prefix, t in questions: _ask(pipe, s.key(prefix), kind, t)
+                pipe.get(s.root + b"current")
+                pipe.get(s.key(b"meta"))
+                for kind, prefix, t in questions:
+                    _ask(pipe, s.key(prefix), kind, t)
                 current, meta, *answers = pipe.execute()
             if current == s.generation:
                 self.meta, self.found = json.loads(meta or b"{}"), dict(zip(questions, answers))
                 return
             s.current()
-        raise StateError("the online state in Redis is replaced over and over; is something loading it in a loop?")
+        raise StateError(
+            "the online state in Redis is replaced over and over; is something loading it in a loop?"
+        )
 
     def position(self) -> dict[str, Any]:
-        if not self.meta: self.fetch([])
+        if not self.meta:
+            self.fetch([])
         return self.meta
 
     def _members(self, kind: str, prefix: bytes, t: int) -> list[bytes]:
         "What was fetched; or, beyond three levels of nodes, one more question."
         if (kind, prefix, t) not in self.found:
-            with answering(): self.found[kind, prefix, t] = _ask(self.store.redis, self.store.key(prefix), kind, t)
+            with answering():
+                self.found[kind, prefix, t] = _ask(
+                    self.store.redis, self.store.key(prefix), kind, t
+                )
         return self.found[kind, prefix, t]
 
-    def floor(self, prefix: bytes, t: int) -> Any: return _record(next(iter(self._members("floor", prefix, t)), None))
-    def ceil(self, prefix: bytes, t: int) -> Any: return _record(next(iter(self._members("ceil", prefix, t)), None))
-    def tail(self, prefix: bytes, t: int) -> Iterator[Any]: return map(_record, self._members("tail", prefix, t))
+    def floor(self, prefix: bytes, t: int) -> Any:
+        return _record(next(iter(self._members("floor", prefix, t)), None))
+
+    def ceil(self, prefix: bytes, t: int) -> Any:
+        return _record(next(iter(self._members("ceil", prefix, t)), None))
+
+    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
+        return map(_record, self._members("tail", prefix, t))
 
 # %% ../nbs/05c_redis.ipynb #86f28130
-def _each(changed: dict[bytes, dict[int, bytes|None]]) -> Iterator[tuple[bytes, int, bytes|None]]:
+def _each(
+    changed: dict[bytes, dict[int, bytes | None]],
+) -> Iterator[tuple[bytes, int, bytes | None]]:
     for prefix, records in changed.items():
-        for t, value in records.items(): yield prefix, t, value
+        for t, value in records.items():
+            yield prefix, t, value
 
 # %% ../nbs/05c_redis.ipynb #7bf935b9
 class RedisWriter(Writer):
     "A transaction that is built here and sent at once."
+
     def __init__(self, store: RedisStore, meta: dict[str, Any]):
         self.store, self.meta = store, meta
-        self.known: dict[bytes, tuple[int, dict[int, bytes]]] = {}   # prefix -> (from this time on, all records)
-        self.changed: dict[bytes, dict[int, bytes|None]] = {}        # prefix -> time -> the record, or None where it is gone
+        self.known: dict[
+            bytes, tuple[int, dict[int, bytes]]
+        ] = {}  # prefix -> (from this time on, all records)
+        self.changed: dict[
+            bytes, dict[int, bytes | None]
+        ] = {}  # prefix -> time -> the record, or None where it is gone
 
-    def position(self) -> dict[str, Any]: return self.meta
-    def note(self, meta: dict[str, Any]) -> None: self.meta = meta
+    def position(self) -> dict[str, Any]:
+        return self.meta
+
+    def note(self, meta: dict[str, Any]) -> None:
+        self.meta = meta
 
     def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None:
         with answering(), self.store.redis.pipeline(transaction=False) as pipe:
             for prefix, t in places:
-                for kind in ("floor", "rest"): _ask(pipe, self.store.key(prefix), kind, t + 1)
+                for kind in ("floor", "rest"):
+                    _ask(pipe, self.store.key(prefix), kind, t + 1)
             answers = pipe.execute()
-        for (prefix, _), last, rest in zip(places, answers[::2], answers[1::2]): self._learn(prefix, last, rest)
+        for (prefix, _), last, rest in zip(places, answers[::2], answers[1::2]):
+            self._learn(prefix, last, rest)
 
     def _learn(self, prefix: bytes, last: list[bytes], rest: list[bytes]) -> None:
         "Take in the last record up to a time, and all after it; what was changed here stays as it is."
         records = {int(struct.unpack(">Q", m[:8])[0]) - 2**63: m[8:] for m in [*last, *rest]}
         held = {**records, **self.known.get(prefix, (0, {}))[1], **self.changed.get(prefix, {})}
-        self.known[prefix] = (min(records) if last else NEVER, {t: v for t, v in held.items() if v is not None})
+        self.known[prefix] = (
+            min(records) if last else NEVER,
+            {t: v for t, v in held.items() if v is not None},
+        )
 
     def _from(self, prefix: bytes, t: int) -> dict[int, bytes]:
         "All records of a prefix from the last one up to t on."
-        if prefix not in self.known or self.known[prefix][0] > t: self.prefetch([(prefix, max(t, NEVER + 1))])
+        if prefix not in self.known or self.known[prefix][0] > t:
+            self.prefetch([(prefix, max(t, NEVER + 1))])
         return self.known[prefix][1]
 
     def floor(self, prefix: bytes, t: int) -> Any:
         held = self._from(prefix, t - 1)
         before = max((k for k in held if k < t), default=None)
-        if before is None and self.known[prefix][0] > NEVER: return self.floor_below(prefix, t)
+        if before is None and self.known[prefix][0] > NEVER:
+            return self.floor_below(prefix, t)
         return None if before is None else memoryview(held[before]).cast("q")
 
     def floor_below(self, prefix: bytes, t: int) -> Any:
@@ -198,77 +276,108 @@ class RedisWriter(Writer):
 
     def put(self, prefix: bytes, t: int, value: bytes) -> None:
         self.changed.setdefault(prefix, {})[t] = value
-        if prefix in self.known: self.known[prefix][1][t] = value
+        if prefix in self.known:
+            self.known[prefix][1][t] = value
 
     def delete(self, prefix: bytes, t: int) -> None:
         self.changed.setdefault(prefix, {})[t] = None
-        if prefix in self.known: self.known[prefix][1].pop(t, None)
+        if prefix in self.known:
+            self.known[prefix][1].pop(t, None)
 
     def send(self, pipe: Any) -> None:
         "Everything that changed, as commands."
         for prefix, t, value in _each(self.changed):
             name = self.store.key(prefix)
             pipe.zremrangebylex(name, b"[" + _at(t), b"(" + _at(t + 1))
-            if value is not None: pipe.zadd(name, {_at(t) + value: 0})
+            if value is not None:
+                pipe.zadd(name, {_at(t) + value: 0})
         pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
 
 # %% ../nbs/05c_redis.ipynb #5ea10231
 class _Filler(RedisWriter):
     "Writes a whole generation."
+
     waiting = 0  # records
 
     def put(self, prefix: bytes, t: int, value: bytes) -> None:
         self.changed.setdefault(prefix, {})[t] = value
         self.waiting += 1
-        if self.waiting >= 10_000: self.flush()
+        if self.waiting >= 10_000:
+            self.flush()
 
     def flush(self) -> None:
         with answering(), self.store.redis.pipeline(transaction=False) as pipe:
-            for prefix, t, value in _each(self.changed): pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
+            for prefix, t, value in _each(self.changed):
+                pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
             pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
             pipe.execute()
-        self.changed.clear(); self.waiting = 0
+        self.changed.clear()
+        self.waiting = 0
 
 
 def load_redis(
     store: RedisStore,
     logs: Logs,
-    until: datetime|None=None,                 # only events strictly before this moment
-    versions: dict[str, int]|None=None,        # log versions by stream name; the newest by default
-) -> dict[str, Any]:                           # the state's position
+    until: datetime | None = None,  # only events strictly before this moment
+    versions: dict[str, int] | None = None,  # log versions by stream name; the newest by default
+) -> dict[str, Any]:  # the state's position
     "Build the state in Redis from the log, then make it the current one."
     with answering():
         old: Any = store.redis.get(store.root + b"current")
         store.generation = secrets.token_hex(8).encode()
         filler = _Filler(store, {})
-        fill(filler, store.features, contents(store.features, logs, until, versions)); filler.flush()
+        fill(filler, store.features, contents(store.features, logs, until, versions))
+        filler.flush()
         store.redis.set(store.root + b"current", store.generation)
         if old is not None:
-            for key in store.redis.scan_iter(match=store.root.replace(b"[", b"\\[") + old + b":*", count=1000): store.redis.unlink(key)
+            for key in store.redis.scan_iter(
+                match=store.root.replace(b"[", b"\\[") + old + b":*", count=1000
+            ):
+                store.redis.unlink(key)
     return filler.meta
 
 
 def open_store(
     features: FeatureSet,
-    workspace: Path,        # its folder
-    redis_url: str="",      # empty: LMDB in the workspace
-    write: bool=False,
-) -> OnlineStore|RedisStore:
+    workspace: Path,  # its folder
+    redis_url: str = "",  # empty: LMDB in the workspace
+    write: bool = False,
+) -> OnlineStore | RedisStore:
     "The online state where it is set to lie."
     folder = state_folder(workspace, features)
-    return RedisStore(features, redis_url, workspace.name, folder) if redis_url else OnlineStore(features, folder, write=write)
+    return (
+        RedisStore(features, redis_url, workspace.name, folder)
+        if redis_url
+        else OnlineStore(features, folder, write=write)
+    )
 
 
-def ensure_store(features: FeatureSet, workspace: Path, logs: Logs, redis_url: str="") -> OnlineStore|RedisStore:
+def ensure_store(
+    features: FeatureSet, workspace: Path, logs: Logs, redis_url: str = ""
+) -> OnlineStore | RedisStore:
     "The online state, opened for writing; loaded from the log where there is none."
-    if not redis_url: return open_state(features, state_folder(workspace, features), logs)
+    if not redis_url:
+        return open_state(features, state_folder(workspace, features), logs)
     store = RedisStore(features, redis_url, workspace.name, state_folder(workspace, features))
-    with answering(): there = store.redis.exists(store.root + b"current")
-    if not there: load_redis(store, logs)
+    with answering():
+        there = store.redis.exists(store.root + b"current")
+    if not there:
+        load_redis(store, logs)
     return store
 
 
-def load_store(features: FeatureSet, workspace: Path, logs: Logs, redis_url: str="", until: datetime|None=None, versions: dict[str, int]|None=None) -> dict[str, Any]:
+def load_store(
+    features: FeatureSet,
+    workspace: Path,
+    logs: Logs,
+    redis_url: str = "",
+    until: datetime | None = None,
+    versions: dict[str, int] | None = None,
+) -> dict[str, Any]:
     "Load the online state where it is set to lie; returns its position."
-    if not redis_url: return load(features, state_folder(workspace, features), logs, until, versions)
-    with RedisStore(features, redis_url, workspace.name, state_folder(workspace, features)) as store: return load_redis(store, logs, until, versions)
+    if not redis_url:
+        return load(features, state_folder(workspace, features), logs, until, versions)
+    with RedisStore(
+        features, redis_url, workspace.name, state_folder(workspace, features)
+    ) as store:
+        return load_redis(store, logs, until, versions)

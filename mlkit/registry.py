@@ -24,22 +24,33 @@ def whoami() -> str:
 
 
 def audit(
-    folder: Path|str,   # the workspace
-    action: str,        # as "promote model"
+    folder: Path | str,  # the workspace
+    action: str,  # as "promote model"
     **facts: Any,
 ) -> dict[str, Any]:
     "Append a line to `audit.jsonl`, durably."
-    entry = dict(at=datetime.now(timezone.utc).isoformat(timespec="seconds"), by=whoami(), action=action, **facts)
+    entry = dict(
+        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        by=whoami(),
+        action=action,
+        **facts,
+    )
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder)/"audit.jsonl", "a", encoding="utf-8") as f:
-        f.write(json.dumps(entry, default=str) + "\n"); f.flush(); os.fsync(f.fileno())
+    with open(Path(folder) / "audit.jsonl", "a", encoding="utf-8") as f:
+        f.write(json.dumps(entry, default=str) + "\n")
+        f.flush()
+        os.fsync(f.fileno())
     return entry
 
 
-def audit_trail(folder: Path|str) -> list[dict[str, Any]]:
+def audit_trail(folder: Path | str) -> list[dict[str, Any]]:
     "Every entry, the oldest first."
-    path = Path(folder)/"audit.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    path = Path(folder) / "audit.jsonl"
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 # %% ../nbs/09_registry.ipynb #273790ad
 class RegistryError(RuntimeError):
@@ -48,57 +59,85 @@ class RegistryError(RuntimeError):
 
 class Registry:
     "The versions of one model."
+
     def __init__(
         self,
-        folder: Path|str,       # the workspace
-        name: str,              # of the registered model, as the use case
-        tracking_uri: str="",   # MLflow's; default: SQLite in the workspace
+        folder: Path | str,  # the workspace
+        name: str,  # of the registered model, as the use case
+        tracking_uri: str = "",  # MLflow's; default: SQLite in the workspace
     ):
         self.folder, self.name = Path(folder), name
-        self.uri = tracking_uri or f"sqlite:///{self.folder/'mlflow.db'}"
+        self.uri = tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
         self.client = mlflow_client(self.uri)
 
-    def register(
-        self,
-        run_id: str,
-    ) -> int:          # the new version
+    def register(self, run_id: str) -> int:  # the new version
         "Make a run's model a version, and the challenger. A run that has a version keeps it."
         from mlflow.exceptions import MlflowException
-        try: self.client.create_registered_model(self.name)
+
+        try:
+            self.client.create_registered_model(self.name)
         except MlflowException as e:
-            if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
+            if e.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
         for known in self.client.search_model_versions(f"name = '{self.name}'"):
-            if known.run_id == run_id: return int(known.version)
+            if known.run_id == run_id:
+                return int(known.version)
         run = self.client.get_run(run_id)
-        made = self.client.create_model_version(self.name, source=f"{run.info.artifact_uri}/model", run_id=run_id,
-                                                tags={k: run.data.params.get(k, "") for k in ("kind", "imbalance", "model_digest", "lineage.cut")})
+        made = self.client.create_model_version(
+            self.name,
+            source=f"{run.info.artifact_uri}/model",
+            run_id=run_id,
+            tags={
+                k: run.data.params.get(k, "")
+                for k in ("kind", "imbalance", "model_digest", "lineage.cut")
+            },
+        )
         self.client.set_registered_model_alias(self.name, "challenger", made.version)
         return int(made.version)
 
-    def holder(self, alias: str) -> int|None:
+    def holder(self, alias: str) -> int | None:
         "The version that has a role; None where no one has."
-        try: return int(self.client.get_registered_model(self.name).aliases.get(alias)) # type: ignore[arg-type]
-        except Exception: return None
+        try:
+            return int(self.client.get_registered_model(self.name).aliases.get(alias))  # type: ignore[arg-type]
+        except Exception:
+            return None
 
-    def run_of(self, version: int) -> str: return self.client.get_model_version(self.name, str(version)).run_id
+    def run_of(self, version: int) -> str:
+        return self.client.get_model_version(self.name, str(version)).run_id
 
     def folder_of(self, version: int) -> Path:
         "The model's files."
         source = self.client.get_model_version(self.name, str(version)).source
-        if source.startswith("file://"): return Path(source.removeprefix("file://"))
-        if "://" not in source: return Path(source)
+        if source.startswith("file://"):
+            return Path(source.removeprefix("file://"))
+        if "://" not in source:
+            return Path(source)
         import mlflow
+
         return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=self.uri))
 
     def versions(self) -> list[dict[str, Any]]:
         "Every version with its roles, the newest first."
-        try: aliases = self.client.get_registered_model(self.name).aliases
-        except Exception: return []
+        try:
+            aliases = self.client.get_registered_model(self.name).aliases
+        except Exception:
+            return []
         found = []
         for v in self.client.search_model_versions(f"name = '{self.name}'"):
             metrics = self.client.get_run(v.run_id).data.metrics
-            found.append(dict(version=int(v.version), roles=sorted(a for a, n in aliases.items() if int(n) == int(v.version)), kind=v.tags.get("kind", ""),
-                              cut=v.tags.get("lineage.cut", ""), ap=metrics.get("validation_ap"), run=v.run_id, made=datetime.fromtimestamp(v.creation_timestamp/1000, timezone.utc).isoformat(timespec="seconds")))
+            found.append(
+                dict(
+                    version=int(v.version),
+                    roles=sorted(a for a, n in aliases.items() if int(n) == int(v.version)),
+                    kind=v.tags.get("kind", ""),
+                    cut=v.tags.get("lineage.cut", ""),
+                    ap=metrics.get("validation_ap"),
+                    run=v.run_id,
+                    made=datetime.fromtimestamp(
+                        v.creation_timestamp / 1000, timezone.utc
+                    ).isoformat(timespec="seconds"),
+                )
+            )
         return sorted(found, key=lambda v: -v["version"])
 
 # %% ../nbs/09_registry.ipynb #996578b5
@@ -106,31 +145,51 @@ def promote(
     registry: Registry,
     version: int,
     gates: Sequence[Check],
-    why: str="passed every gate",
-    override: str="",            # the reason to promote in spite of failed gates
-) -> dict[str, Any]:             # the audit entry
+    why: str = "passed every gate",
+    override: str = "",  # the reason to promote in spite of failed gates
+) -> dict[str, Any]:  # the audit entry
     "Make a version the champion."
     failed = [f"{g.name} ({g.detail})" for g in gates if not g.passed]
-    if failed and not override: raise RegistryError(f"version {version} is refused: {'; '.join(failed)}. To promote it all the same, give the reason with --override-gates.")
+    if failed and not override:
+        raise RegistryError(
+            f"version {version} is refused: {'; '.join(failed)}. To promote it all the same, give the reason with --override-gates."
+        )
     old = registry.holder("champion")
-    entry = audit(registry.folder, "promote model" if not failed else "promote model OVER FAILED GATES", model=registry.name, version=version, before=old, why=override or why, failed=failed)
-    if old is not None and old != version: registry.client.set_registered_model_alias(registry.name, "previous", str(old))
+    entry = audit(
+        registry.folder,
+        "promote model" if not failed else "promote model OVER FAILED GATES",
+        model=registry.name,
+        version=version,
+        before=old,
+        why=override or why,
+        failed=failed,
+    )
+    if old is not None and old != version:
+        registry.client.set_registered_model_alias(registry.name, "previous", str(old))
     registry.client.set_registered_model_alias(registry.name, "champion", str(version))
-    if registry.holder("challenger") == version: registry.client.delete_registered_model_alias(registry.name, "challenger")
+    if registry.holder("challenger") == version:
+        registry.client.delete_registered_model_alias(registry.name, "challenger")
     return entry
 
 
 def rollback(
     registry: Registry,
     why: str,
-    to: int|None=None,   # a version; default: the previous champion
-) -> dict[str, Any]:     # the audit entry
+    to: int | None = None,  # a version; default: the previous champion
+) -> dict[str, Any]:  # the audit entry
     "Put an earlier champion back; the one that leaves becomes `previous`."
     now, target = registry.holder("champion"), to if to is not None else registry.holder("previous")
-    if target is None: raise RegistryError("there is no previous champion to go back to; `mlkit models` lists the versions, and --to names one.")
-    if target not in [v["version"] for v in registry.versions()]: raise RegistryError(f"there is no version {target}; `mlkit models` lists them.")
-    if target == now: raise RegistryError(f"version {target} is the champion already.")
-    entry = audit(registry.folder, "rollback model", model=registry.name, version=target, before=now, why=why)
+    if target is None:
+        raise RegistryError(
+            "there is no previous champion to go back to; `mlkit models` lists the versions, and --to names one."
+        )
+    if target not in [v["version"] for v in registry.versions()]:
+        raise RegistryError(f"there is no version {target}; `mlkit models` lists them.")
+    if target == now:
+        raise RegistryError(f"version {target} is the champion already.")
+    entry = audit(
+        registry.folder, "rollback model", model=registry.name, version=target, before=now, why=why
+    )
     registry.client.set_registered_model_alias(registry.name, "previous", str(now))
     registry.client.set_registered_model_alias(registry.name, "champion", str(target))
     return entry

@@ -30,87 +30,132 @@ class ReleaseError(RuntimeError):
 
 
 def code_hash(
-    root: Path,   # the project
+    root: Path,  # the project
 ) -> str:
     "Names the content of the code and the lock that a bento carries."
     digest = hashlib.blake2b(digest_size=8)
-    for path in [*sorted((root/"mlkit").rglob("*.py")), root/"requirements-serving.txt", root/"bentofile.yaml"]:
-        if path.name != "_modidx.py": digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    for path in [
+        *sorted((root / "mlkit").rglob("*.py")),
+        root / "requirements-serving.txt",
+        root / "bentofile.yaml",
+    ]:
+        if path.name != "_modidx.py":
+            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def write_release(
-    folder: Path,          # replaced as a whole
-    model: Path,           # the model's folder
+    folder: Path,  # replaced as a whole
+    model: Path,  # the model's folder
     policy: Policy,
-    about: dict[str, Any], # name, model_version, run, usecase
-    code: str,             # `code_hash`
-) -> dict[str, Any]:       # the manifest
+    about: dict[str, Any],  # name, model_version, run, usecase
+    code: str,  # `code_hash`
+) -> dict[str, Any]:  # the manifest
     "Lay out what decides."
     digest = model_digest(model)
-    tag = hashlib.blake2b(f"{digest}{policy.hash}{code}{about.get('model_version')}".encode(), digest_size=8).hexdigest()
+    tag = hashlib.blake2b(
+        f"{digest}{policy.hash}{code}{about.get('model_version')}".encode(), digest_size=8
+    ).hexdigest()
     manifest = dict(about, digest=digest, policy=policy.hash, code=code, tag=tag)
     part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
-    shutil.copytree(model, part/"model"); save_policy(policy, part/"policy.json")
-    (part/"manifest.json").write_text(json.dumps(manifest, indent=1))
-    shutil.rmtree(folder, ignore_errors=True); os.replace(part, folder)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    shutil.copytree(model, part / "model")
+    save_policy(policy, part / "policy.json")
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
     return manifest
 
 
 def environment(workspace: Workspace, **more: str) -> dict[str, str]:
     "The environment in which BentoML is called: its store in the workspace, no telemetry."
-    return {**os.environ, "BENTOML_HOME": str(workspace/"bentoml"), "BENTOML_DO_NOT_TRACK": "true", "DO_NOT_TRACK": "true", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
+    return {
+        **os.environ,
+        "BENTOML_HOME": str(workspace / "bentoml"),
+        "BENTOML_DO_NOT_TRACK": "true",
+        "DO_NOT_TRACK": "true",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **more,
+    }
 
 # %% ../nbs/13_release.ipynb #ab7036e0
 @contextmanager
 def _packing(root: Path) -> Iterator[None]:
     "One at a time: `release/` is what `bentoml build` takes."
-    with open(root/".release.lock", "w") as lock:
+    with open(root / ".release.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def package(
-    settings: Settings, workspace: Workspace, usecase: UseCase, registry: Registry,
-    version: int|None=None,  # default: the champion
-) -> dict[str, Any]:         # the manifest; `bento` is its tag
+    settings: Settings,
+    workspace: Workspace,
+    usecase: UseCase,
+    registry: Registry,
+    version: int | None = None,  # default: the champion
+) -> dict[str, Any]:  # the manifest; `bento` is its tag
     "Build the bento of a version; one that is there already is kept."
     chosen = version if version is not None else registry.holder("champion")
-    if chosen is None: raise ReleaseError("there is no champion to package; promote a model first.")
-    about = dict(name=usecase.name, usecase=settings.usecase, model_version=chosen, run=registry.run_of(chosen))
-    (workspace/"bentoml").mkdir(parents=True, exist_ok=True)
+    if chosen is None:
+        raise ReleaseError("there is no champion to package; promote a model first.")
+    about = dict(
+        name=usecase.name,
+        usecase=settings.usecase,
+        model_version=chosen,
+        run=registry.run_of(chosen),
+    )
+    (workspace / "bentoml").mkdir(parents=True, exist_ok=True)
     with _packing(settings.root):
-        manifest = write_release(settings.root/"release", registry.folder_of(chosen), usecase.policy, about, code_hash(settings.root))
-        if not (workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]).exists():
-            done = subprocess.run([sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."], cwd=settings.root, env=environment(workspace), capture_output=True, text=True)
-            if done.returncode: raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
-    bento = workspace/"bentoml"/"bentos"/"mlkit"/manifest["tag"]
-    if json.loads((bento/"src"/"release"/"manifest.json").read_text()) != manifest: raise ReleaseError(f"the bento at {bento} does not hold this release; delete it and package again.")
+        manifest = write_release(
+            settings.root / "release",
+            registry.folder_of(chosen),
+            usecase.policy,
+            about,
+            code_hash(settings.root),
+        )
+        if not (workspace / "bentoml" / "bentos" / "mlkit" / manifest["tag"]).exists():
+            done = subprocess.run(
+                [sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."],
+                cwd=settings.root,
+                env=environment(workspace),
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
+    bento = workspace / "bentoml" / "bentos" / "mlkit" / manifest["tag"]
+    if json.loads((bento / "src" / "release" / "manifest.json").read_text()) != manifest:
+        raise ReleaseError(
+            f"the bento at {bento} does not hold this release; delete it and package again."
+        )
     return dict(manifest, bento=f"mlkit:{manifest['tag']}")
 
 # %% ../nbs/13_release.ipynb #ec4d1c21
 @dataclass(frozen=True)
 class Running:
     "A service that was started."
+
     pid: int
     bento: str
     host: str
     port: int
 
     @property
-    def url(self) -> str: return f"http://{self.host}:{self.port}"
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
 
-def running(
-    workspace: Workspace,
-) -> Running|None:         # None where none was started, or it is gone
+def running(workspace: Workspace) -> Running | None:  # None where none was started, or it is gone
     "The workspace's service."
-    path = workspace/"service.json"
-    if not path.exists(): return None
+    path = workspace / "service.json"
+    if not path.exists():
+        return None
     service = Running(**json.loads(path.read_text()))
-    try: os.kill(service.pid, 0)
-    except OSError: return None
+    try:
+        os.kill(service.pid, 0)
+    except OSError:
+        return None
     return service
 
 
@@ -118,93 +163,134 @@ def check_port(host: str, port: int) -> None:
     "Raise a clear error where the port is taken or not allowed."
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: s.bind((host, port))
+        try:
+            s.bind((host, port))
         except OSError as e:
-            why = "is in use by another program" if e.errno == errno.EADDRINUSE else f"cannot be used ({e.strerror})"
-            raise ReleaseError(f"port {port} on {host} {why}. Free it, or choose another with MLKIT_PORT or `port` in settings.ini.") from None
+            why = (
+                "is in use by another program"
+                if e.errno == errno.EADDRINUSE
+                else f"cannot be used ({e.strerror})"
+            )
+            raise ReleaseError(
+                f"port {port} on {host} {why}. Free it, or choose another with MLKIT_PORT or `port` in settings.ini."
+            ) from None
 
 # %% ../nbs/13_release.ipynb #0995a1dd
-def get(service: Running, path: str, timeout: float=5) -> tuple[int, bytes]:
+def get(service: Running, path: str, timeout: float = 5) -> tuple[int, bytes]:
     "One GET; status 0 where nobody answers."
     connection = http.client.HTTPConnection(service.host, service.port, timeout=timeout)
     try:
-        connection.request("GET", path); response = connection.getresponse()
+        connection.request("GET", path)
+        response = connection.getresponse()
         return response.status, response.read()
-    except OSError: return 0, b""
-    finally: connection.close()
+    except OSError:
+        return 0, b""
+    finally:
+        connection.close()
 
 
-def serve_command(workspace: Workspace, settings: Settings, bento: str) -> tuple[list[str], dict[str, str]]:
+def serve_command(
+    workspace: Workspace, settings: Settings, bento: str
+) -> tuple[list[str], dict[str, str]]:
     "The command and environment that run a bento on this workspace."
-    env = environment(workspace, MLKIT_HOME=str(settings.home), MLKIT_WORKSPACE=workspace.name, OMP_NUM_THREADS="1", POLARS_MAX_THREADS="1")
-    return [sys.executable, "-m", "bentoml", "serve", bento, "--host", settings.host, "--port", str(settings.port)], env
+    env = environment(
+        workspace,
+        MLKIT_HOME=str(settings.home),
+        MLKIT_WORKSPACE=workspace.name,
+        OMP_NUM_THREADS="1",
+        POLARS_MAX_THREADS="1",
+    )
+    return [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        bento,
+        "--host",
+        settings.host,
+        "--port",
+        str(settings.port),
+    ], env
 
 
 def start(
-    settings: Settings, workspace: Workspace,
-    bento: str,             # tag, as `package` returns it
-    wait: float=60.0,       # seconds to wait until it is ready
+    settings: Settings,
+    workspace: Workspace,
+    bento: str,  # tag, as `package` returns it
+    wait: float = 60.0,  # seconds to wait until it is ready
 ) -> Running:
     "Start the service and wait until it is ready."
     check_port(settings.host, settings.port)
     command, env = serve_command(workspace, settings, bento)
-    (workspace/"logs").mkdir(parents=True, exist_ok=True)
-    log = open(workspace/"logs"/"service.log", "ab")
-    process = subprocess.Popen(command, env=env, cwd=workspace.path, stdout=log, stderr=log, start_new_session=True)
+    (workspace / "logs").mkdir(parents=True, exist_ok=True)
+    log = open(workspace / "logs" / "service.log", "ab")
+    process = subprocess.Popen(
+        command, env=env, cwd=workspace.path, stdout=log, stderr=log, start_new_session=True
+    )
     service = Running(process.pid, bento, settings.host, settings.port)
     deadline = time.monotonic() + wait
     while get(service, "/readyz", 2)[0] != 200:
         if process.poll() is not None or time.monotonic() > deadline:
             ended = process.poll() is not None
             kill(service)
-            tail = (workspace/"logs"/"service.log").read_text(errors="replace")[-1500:]
-            raise ReleaseError(f"the service {'ended' if ended else f'was not ready within {wait:g} s'}; the end of {workspace/'logs'/'service.log'}:\n{tail}")
+            tail = (workspace / "logs" / "service.log").read_text(errors="replace")[-1500:]
+            raise ReleaseError(
+                f"the service {'ended' if ended else f'was not ready within {wait:g} s'}; the end of {workspace / 'logs' / 'service.log'}:\n{tail}"
+            )
         time.sleep(0.1)
-    replace_text(workspace/"service.json", json.dumps(asdict(service)))
+    replace_text(workspace / "service.json", json.dumps(asdict(service)))
     return service
 
 # %% ../nbs/13_release.ipynb #57874491
-def kill(
-    service: Running,
-) -> None:
+def kill(service: Running) -> None:
     "End a service and its workers at once, without mercy; BentoML's workers are in process groups of their own."
-    try: family = [*psutil.Process(service.pid).children(recursive=True), psutil.Process(service.pid)]
-    except psutil.NoSuchProcess: return
+    try:
+        family = [
+            *psutil.Process(service.pid).children(recursive=True),
+            psutil.Process(service.pid),
+        ]
+    except psutil.NoSuchProcess:
+        return
     for process in family:
-        try: process.kill()
-        except psutil.NoSuchProcess: pass
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
     psutil.wait_procs(family, timeout=5)
 
 
 def stop(
     workspace: Workspace,
-    wait: float=15.0,      # seconds for requests in flight
-) -> bool:                 # was one running
+    wait: float = 15.0,  # seconds for requests in flight
+) -> bool:  # was one running
     "Stop the service, letting requests in flight finish."
     service = running(workspace)
-    (workspace/"service.json").unlink(missing_ok=True)
-    if service is None: return False
+    (workspace / "service.json").unlink(missing_ok=True)
+    if service is None:
+        return False
     os.kill(service.pid, signal.SIGTERM)
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
         try:
-            if os.waitpid(service.pid, os.WNOHANG)[0]: return True
+            if os.waitpid(service.pid, os.WNOHANG)[0]:
+                return True
         except ChildProcessError:
-            try: os.kill(service.pid, 0)
-            except OSError: return True
+            try:
+                os.kill(service.pid, 0)
+            except OSError:
+                return True
         time.sleep(0.05)
     kill(service)
     return True
 
 # %% ../nbs/13_release.ipynb #19586d0c
-def switch(
-    settings: Settings, workspace: Workspace,
-    bento: str,
-) -> Running:
+def switch(settings: Settings, workspace: Workspace, bento: str) -> Running:
     "Put another bento in the place of the running one; where that fails, the old one is started again."
     before = running(workspace)
     stop(workspace)
-    try: return start(settings, workspace, bento)
+    try:
+        return start(settings, workspace, bento)
     except ReleaseError:
-        if before is not None: start(settings, workspace, before.bento)
+        if before is not None:
+            start(settings, workspace, before.bento)
         raise

@@ -25,23 +25,33 @@ __all__ = ['Footprint', 'Landing', 'ReplayError', 'Client', 'Replayed', 'raw_row
 # %% ../nbs/13a_replay.ipynb #6d4e1112
 class Footprint:
     "Which (series, key) a request reads, and which an event writes."
+
     def __init__(self, features: FeatureSet):
         self.reads = [(i, s.key) for i, s in enumerate(features.series)]
-        self.writes = {stream: [(i, s) for i, s in enumerate(features.series) if s.stream is stream] for stream in features.streams}
+        self.writes = {
+            stream: [(i, s) for i, s in enumerate(features.series) if s.stream is stream]
+            for stream in features.streams
+        }
 
-    def read(self, request: dict[str, Any]) -> list[tuple]: return [(i, *(request[k] for k in key)) for i, key in self.reads]
+    def read(self, request: dict[str, Any]) -> list[tuple]:
+        return [(i, *(request[k] for k in key)) for i, key in self.reads]
 
     def written(self, stream: type[Stream], event: dict[str, Any]) -> list[tuple]:
-        return [(i, *(event[k] for k in s.by)) for i, s in self.writes.get(stream, []) if s.counts(event)]
+        return [
+            (i, *(event[k] for k in s.by))
+            for i, s in self.writes.get(stream, [])
+            if s.counts(event)
+        ]
 
 # %% ../nbs/13a_replay.ipynb #902e967a
 @dataclass
 class Landing:
     "Events on their way into log and state."
+
     logs: Logs
     store: OnlineStore
     footprint: Footprint
-    origin: str = "stream"   # content hash of the source, so that an event can be traced to it
+    origin: str = "stream"  # content hash of the source, so that an event can be traced to it
     most: int = 1000
     pending: dict[type[Stream], list[dict[str, Any]]] = field(default_factory=dict)
     touched: dict[type[Stream], set[tuple]] = field(default_factory=dict)
@@ -56,12 +66,22 @@ class Landing:
     def before(self, request: dict[str, Any]) -> None:
         "Close the batches of which this request could see an event, and those that are full."
         reads = self.footprint.read(request)
-        for stream in [s for s, events in self.pending.items() if len(events) >= self.most or not self.touched[s].isdisjoint(reads)]: self.close(stream)
+        for stream in [
+            s
+            for s, events in self.pending.items()
+            if len(events) >= self.most or not self.touched[s].isdisjoint(reads)
+        ]:
+            self.close(stream)
 
     def close(self, stream: type[Stream]) -> None:
         "Check and append to the log, then apply to the state; events that are in the log already are applied all the same."
-        events = self.pending.pop(stream); self.touched.pop(stream)
-        done = land(self.logs[stream], pl.DataFrame(events, schema=_raw_schema(stream)), f"{self.origin}/stream/{secrets.token_hex(8)}")
+        events = self.pending.pop(stream)
+        self.touched.pop(stream)
+        done = land(
+            self.logs[stream],
+            pl.DataFrame(events, schema=_raw_schema(stream)),
+            f"{self.origin}/stream/{secrets.token_hex(8)}",
+        )
         apply(self.store, stream, done.events)
         self.landed[stream.name] = self.landed.get(stream.name, 0) + done.new
         self.batches += 1
@@ -78,9 +98,12 @@ class ReplayError(RuntimeError):
 
 class Client:
     "Asks the service for decisions."
-    def __init__(self, host: str, port: int, token: str="", timeout: float=30):
+
+    def __init__(self, host: str, port: int, token: str = "", timeout: float = 30):
         self.connection = http.client.HTTPConnection(host, port, timeout=timeout)
-        self.headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self.headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {token}"} if token else {}
+        )
 
     def post(self, body: bytes) -> tuple[int, bytes]:
         for attempt in (1, 2):
@@ -90,7 +113,10 @@ class Client:
                 return response.status, response.read()
             except (OSError, http.client.HTTPException) as e:
                 self.connection.close()
-                if attempt == 2: raise ReplayError(f"the service at {self.connection.host}:{self.connection.port} does not answer ({e}); see logs/service.log in the workspace.") from e
+                if attempt == 2:
+                    raise ReplayError(
+                        f"the service at {self.connection.host}:{self.connection.port} does not answer ({e}); see logs/service.log in the workspace."
+                    ) from e
         raise AssertionError
 
     def decide(self, request: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -98,14 +124,18 @@ class Client:
         body = orjson.dumps(request)
         start = time.perf_counter()
         status, content = self.post(body)
-        ms = (time.perf_counter() - start)*1000
-        if status != 200: raise ReplayError(f"HTTP {status} for {request}: {content[:500].decode(errors='replace')}")
+        ms = (time.perf_counter() - start) * 1000
+        if status != 200:
+            raise ReplayError(
+                f"HTTP {status} for {request}: {content[:500].decode(errors='replace')}"
+            )
         return orjson.loads(content), ms
 
 # %% ../nbs/13a_replay.ipynb #ce387a39
 @dataclass
 class Replayed:
     "What came of a replay; one row a request."
+
     rows: list[dict[str, Any]] = field(default_factory=list)
     landed: dict[str, int] = field(default_factory=dict)
     batches: int = 0
@@ -119,26 +149,52 @@ def raw_rows(stream: type[Stream], events: pl.DataFrame) -> Iterator[dict[str, A
     "Stored events as raw ones, in order of time and id."
     scales = {n: f.factor for n, f in stream.fields.items() if isinstance(f, Fixed)}
     for row in events.sort("event_time", "event_id").iter_rows(named=True):
-        yield {n: row[n]/scales[n] if n in scales else row[n] for n in stream.fields}
+        yield {n: row[n] / scales[n] if n in scales else row[n] for n in stream.fields}
 
 
 def replay(
     usecase: UseCase,
     events: dict[type[Stream], pl.DataFrame],  # the period's events by stream, as stored
-    client: Client, landing: Landing,
-    progress: Callable[[int, int, str], None]=lambda done, total, text: None,
+    client: Client,
+    landing: Landing,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Replayed:
     "Live through a period: decide, land the transaction, let labels arrive."
     done, total = Replayed(), events[usecase.request].height
-    others = sorted(((row["event_time"], row["event_id"], stream, row) for stream, frame in events.items() if stream is not usecase.request for row in raw_rows(stream, frame)), key=lambda r: r[:2], reverse=True)
+    others = sorted(
+        (
+            (row["event_time"], row["event_id"], stream, row)
+            for stream, frame in events.items()
+            if stream is not usecase.request
+            for row in raw_rows(stream, frame)
+        ),
+        key=lambda r: r[:2],
+        reverse=True,
+    )
     for n, request in enumerate(raw_rows(usecase.request, events[usecase.request])):
-        while others and others[-1][0] < request["event_time"]: landing.add(others[-1][2], others.pop()[3])
+        while others and others[-1][0] < request["event_time"]:
+            landing.add(others[-1][2], others.pop()[3])
         landing.before(request)
-        decision, ms = client.decide({k: v.isoformat() if isinstance(v, datetime) else v for k, v in request.items()})
-        done.rows.append(dict(event_id=request["event_id"], event_time=request["event_time"], decision_id=decision["decision_id"], route=decision["route"], probability=decision["probability"], degraded=bool(decision["degraded"]), ms=ms))
+        decision, ms = client.decide(
+            {k: v.isoformat() if isinstance(v, datetime) else v for k, v in request.items()}
+        )
+        done.rows.append(
+            dict(
+                event_id=request["event_id"],
+                event_time=request["event_time"],
+                decision_id=decision["decision_id"],
+                route=decision["route"],
+                probability=decision["probability"],
+                degraded=bool(decision["degraded"]),
+                ms=ms,
+            )
+        )
         landing.add(usecase.request, request)
-        if n % 200 == 0: progress(n, total, f"{request['event_time']:%d %b %H:%M}")
-    for _, _, stream, row in reversed(others): landing.add(stream, row)
-    for stream in list(landing.pending): landing.close(stream)
+        if n % 200 == 0:
+            progress(n, total, f"{request['event_time']:%d %b %H:%M}")
+    for _, _, stream, row in reversed(others):
+        landing.add(stream, row)
+    for stream in list(landing.pending):
+        landing.close(stream)
     done.landed, done.batches = dict(landing.landed), landing.batches
     return done

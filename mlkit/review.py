@@ -42,13 +42,15 @@ class ReviewError(ValueError):
 
 class Queue:
     "The review queue of a workspace, in SQLite."
+
     def __init__(
         self,
-        folder: Path|str,   # the workspace
+        folder: Path | str,  # the workspace
     ):
         self.folder = Path(folder)
-        self.path = self.folder/"review.db"
-        with self.transaction() as db: db.executescript(SCHEMA)
+        self.path = self.folder / "review.db"
+        with self.transaction() as db:
+            db.executescript(SCHEMA)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -57,26 +59,31 @@ class Queue:
             db.row_factory = sqlite3.Row
             db.execute("pragma journal_mode = wal")
             db.execute("begin immediate")
-            try: yield db
-            except BaseException: db.rollback(); raise
-            else: db.commit()
+            try:
+                yield db
+            except BaseException:
+                db.rollback()
+                raise
+            else:
+                db.commit()
 
 # %% ../nbs/14_review.ipynb #b61317ca
-def sync(
-    queue: Queue,
-) -> int:         # new cases
+def sync(queue: Queue) -> int:  # new cases
     "Bring the queue up to the decision log."
     new = 0
     with queue.transaction() as db:
         seen = dict(db.execute("select file, bytes from seen").fetchall())
-        for path in sorted((queue.folder/"decisions").glob("*.jsonl")):
+        for path in sorted((queue.folder / "decisions").glob("*.jsonl")):
             start = seen.get(path.name, 0)
-            if path.stat().st_size == start: continue
+            if path.stat().st_size == start:
+                continue
             with open(path, "rb") as f:
                 f.seek(start)
                 for line in f:
-                    if not line.endswith(b"\n"): break
-                    start += len(line); new += _take(db, line)
+                    if not line.endswith(b"\n"):
+                        break
+                    start += len(line)
+                    new += _take(db, line)
             db.execute("insert or replace into seen values (?, ?)", (path.name, start))
     return new
 
@@ -85,79 +92,146 @@ def _take(db: sqlite3.Connection, line: bytes) -> int:
     "One decision: tell the clock, and queue it if it is a human's."
     d = orjson.loads(line)
     when = d["request"]["event_time"]
-    db.execute("insert into clock values (1, ?) on conflict (one) do update set latest = max(latest, excluded.latest)", (when,))
-    if d["route"] != "human": return 0
-    return db.execute("insert or ignore into cases (decision_id, event_id, event_time, expected_loss, probability, decision) values (?, ?, ?, ?, ?, ?)",
-                      (d["decision_id"], d["request"]["event_id"], when, d["expected_loss"], d["probability"], line)).rowcount
+    db.execute(
+        "insert into clock values (1, ?) on conflict (one) do update set latest = max(latest, excluded.latest)",
+        (when,),
+    )
+    if d["route"] != "human":
+        return 0
+    return db.execute(
+        "insert or ignore into cases (decision_id, event_id, event_time, expected_loss, probability, decision) values (?, ?, ?, ?, ?, ?)",
+        (
+            d["decision_id"],
+            d["request"]["event_id"],
+            when,
+            d["expected_loss"],
+            d["probability"],
+            line,
+        ),
+    ).rowcount
 
 # %% ../nbs/14_review.ipynb #9f6474de
 def cases(
     queue: Queue,
-    status: str="open",    # open, decided or all
-    most: int=20,
-) -> list[dict[str, Any]]: # the costliest first
+    status: str = "open",  # open, decided or all
+    most: int = 20,
+) -> list[dict[str, Any]]:  # the costliest first
     "What lies in the queue."
     sync(queue)
     with queue.transaction() as db:
-        rows = db.execute("select * from cases where ? in (status, 'all') order by expected_loss desc, event_time limit ?", (status, most)).fetchall()
+        rows = db.execute(
+            "select * from cases where ? in (status, 'all') order by expected_loss desc, event_time limit ?",
+            (status, most),
+        ).fetchall()
     return [_case(r) for r in rows]
 
 
 def case(
     queue: Queue,
-    decision_id: str,    # the whole id, or its beginning where that is unambiguous
+    decision_id: str,  # the whole id, or its beginning where that is unambiguous
 ) -> dict[str, Any]:
     "One case. Raises `ReviewError`."
     sync(queue)
     with queue.transaction() as db:
-        rows = db.execute("select * from cases where substr(decision_id, 1, ?) = ? limit 2", (len(decision_id), decision_id)).fetchall()
-    if not rows: raise ReviewError(f"no case {decision_id!r} in the queue; `mlkit review list` shows what is there.")
-    if len(rows) > 1: raise ReviewError(f"{decision_id!r} is the beginning of several ids; give more of it.")
+        rows = db.execute(
+            "select * from cases where substr(decision_id, 1, ?) = ? limit 2",
+            (len(decision_id), decision_id),
+        ).fetchall()
+    if not rows:
+        raise ReviewError(
+            f"no case {decision_id!r} in the queue; `mlkit review list` shows what is there."
+        )
+    if len(rows) > 1:
+        raise ReviewError(f"{decision_id!r} is the beginning of several ids; give more of it.")
     return _case(rows[0])
 
 
-def _case(row: sqlite3.Row) -> dict[str, Any]: return {**dict(row), "decision": orjson.loads(row["decision"])}
+def _case(row: sqlite3.Row) -> dict[str, Any]:
+    return {**dict(row), "decision": orjson.loads(row["decision"])}
 
 
 def counts(queue: Queue) -> dict[str, int]:
     "How many cases are open, and how many decided."
     sync(queue)
-    with queue.transaction() as db: return dict(db.execute("select status, count(*) from cases group by status").fetchall())
+    with queue.transaction() as db:
+        return dict(db.execute("select status, count(*) from cases group by status").fetchall())
 
 # %% ../nbs/14_review.ipynb #0557f4ab
 def now(
     queue: Queue,
-    clock: str="replay",   # or "wall"
+    clock: str = "replay",  # or "wall"
 ) -> datetime:
     "The present, as the settings' `clock` has it."
-    if clock == "wall": return datetime.now(timezone.utc)
+    if clock == "wall":
+        return datetime.now(timezone.utc)
     sync(queue)
-    with queue.transaction() as db: row = db.execute("select latest from clock").fetchone()
-    if row is None: raise ReviewError("nothing was decided yet, so there is nothing to review.")
+    with queue.transaction() as db:
+        row = db.execute("select latest from clock").fetchone()
+    if row is None:
+        raise ReviewError("nothing was decided yet, so there is nothing to review.")
     return datetime.fromisoformat(row["latest"])
 
 
 def decide(
-    queue: Queue, usecase: UseCase, logs: Logs,
+    queue: Queue,
+    usecase: UseCase,
+    logs: Logs,
     decision_id: str,
-    positive: bool,          # the verdict, as fraud or not
-    note: str="",
-    clock: str="replay",
-) -> dict[str, Any]:         # the label event
+    positive: bool,  # the verdict, as fraud or not
+    note: str = "",
+    clock: str = "replay",
+) -> dict[str, Any]:  # the label event
     "Give a verdict: a label event in the log, then the case is closed. Done twice, it is there once."
     found = case(queue, decision_id)
-    if found["status"] != "open": raise ReviewError(f"case {found['decision_id']} was decided as {found['verdict']} by {found['reviewer']}.")
-    at = max(now(queue, clock), datetime.fromisoformat(found["event_time"]) + timedelta(microseconds=1))
+    if found["status"] != "open":
+        raise ReviewError(
+            f"case {found['decision_id']} was decided as {found['verdict']} by {found['reviewer']}."
+        )
+    at = max(
+        now(queue, clock), datetime.fromisoformat(found["event_time"]) + timedelta(microseconds=1)
+    )
     label = usecase.review(found["decision"]["request"], positive, at)
     with queue.transaction() as db:
-        if db.execute("select status from cases where decision_id = ?", (found["decision_id"],)).fetchone()["status"] != "open": raise ReviewError("another reviewer decided this case a moment ago.")
+        if (
+            db.execute(
+                "select status from cases where decision_id = ?", (found["decision_id"],)
+            ).fetchone()["status"]
+            != "open"
+        ):
+            raise ReviewError("another reviewer decided this case a moment ago.")
         log = logs[usecase.labels.stream]
-        done = land(log, pl.DataFrame([label], schema_overrides={"event_time": pl.Datetime("us", "UTC")}), f"review/{found['decision_id']}/{positive}/{at.isoformat()}")
-        if done.conflicts: raise ReviewError(f"{label['event_id']} is in the log with another verdict; an event is never changed.")
-        db.execute("update cases set status = 'decided', verdict = ?, reviewer = ?, note = ?, known_at = ? where decision_id = ?",
-                   ("positive" if positive else "negative", whoami(), note, at.isoformat(), found["decision_id"]))
-        audit(queue.folder, "review", decision=found["decision_id"], verdict=positive, known_at=at.isoformat(), note=note)
+        done = land(
+            log,
+            pl.DataFrame([label], schema_overrides={"event_time": pl.Datetime("us", "UTC")}),
+            f"review/{found['decision_id']}/{positive}/{at.isoformat()}",
+        )
+        if done.conflicts:
+            raise ReviewError(
+                f"{label['event_id']} is in the log with another verdict; an event is never changed."
+            )
+        db.execute(
+            "update cases set status = 'decided', verdict = ?, reviewer = ?, note = ?, known_at = ? where decision_id = ?",
+            (
+                "positive" if positive else "negative",
+                whoami(),
+                note,
+                at.isoformat(),
+                found["decision_id"],
+            ),
+        )
+        audit(
+            queue.folder,
+            "review",
+            decision=found["decision_id"],
+            verdict=positive,
+            known_at=at.isoformat(),
+            note=note,
+        )
     try:
-        with open_store(usecase.features, queue.folder, load_settings().state_url, write=True) as store: follow(store, logs)
-    except StateError: pass  # no state to bring up to date: it will be loaded from the log
+        with open_store(
+            usecase.features, queue.folder, load_settings().state_url, write=True
+        ) as store:
+            follow(store, logs)
+    except StateError:
+        pass  # no state to bring up to date: it will be loaded from the log
     return label

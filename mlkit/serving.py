@@ -28,32 +28,73 @@ __all__ = ['ANSWER', 'PROBLEM', 'DECIDED', 'REFUSED', 'SECONDS', 'mounted', 'fie
 def field_schema(f: Any) -> dict[str, Any]:
     "The JSON schema of one field."
     said: dict[str, Any] = {"description": f.doc} if f.doc else {}
-    if isinstance(f, Fixed): return said | dict(type="number", minimum=f.low, maximum=f.high, multipleOf=1/f.factor)
-    if isinstance(f, Key): return said | dict(type="integer", format="int64")
-    if isinstance(f, Flag): return said | dict(type="boolean")
-    if isinstance(f, Category): return said | dict(type="string", enum=list(f.values))
-    if isinstance(f, Time): return said | dict(type="string", format="date-time")
+    if isinstance(f, Fixed):
+        return said | dict(type="number", minimum=f.low, maximum=f.high, multipleOf=1 / f.factor)
+    if isinstance(f, Key):
+        return said | dict(type="integer", format="int64")
+    if isinstance(f, Flag):
+        return said | dict(type="boolean")
+    if isinstance(f, Category):
+        return said | dict(type="string", enum=list(f.values))
+    if isinstance(f, Time):
+        return said | dict(type="string", format="date-time")
     return said | dict(type="string", minLength=1, maxLength=f.longest)
 
 
 def request_schema(
-    stream: type[Stream],
-    example: dict[str, Any],
-) -> dict[str, Any]:         # JSON schema of one request
+    stream: type[Stream], example: dict[str, Any]
+) -> dict[str, Any]:  # JSON schema of one request
     "What `POST /decide` takes."
-    return dict(type="object", title=stream.__name__, description=(stream.__doc__ or "").strip(), additionalProperties=False, examples=[example],
-                required=[n for n, f in stream.fields.items() if not f.optional], properties={n: field_schema(f) for n, f in stream.fields.items()})
+    return dict(
+        type="object",
+        title=stream.__name__,
+        description=(stream.__doc__ or "").strip(),
+        additionalProperties=False,
+        examples=[example],
+        required=[n for n, f in stream.fields.items() if not f.optional],
+        properties={n: field_schema(f) for n, f in stream.fields.items()},
+    )
 
 
-ANSWER = dict(type="object", title="Decision", required=["decision_id", "route", "degraded"], properties=dict(
-    decision_id=dict(type="string", description="keep it: everything about the decision is found by it"),
-    route=dict(type="string", enum=["automatic", "human"]), band=dict(type="string", enum=["low", "high"]),
-    probability=dict(type=["number", "null"], minimum=0, maximum=1, description="calibrated; null when degraded"),
-    expected_loss=dict(type="number"), because=dict(type="array", items=dict(type="string"), description="why a human is asked"),
-    reasons=dict(type="array", items=dict(type="object"), description="the features that moved the score the most"),
-    degraded=dict(type="array", items=dict(type="string"), description="what was not at hand; empty when all was"),
-    release=dict(type="string"), model=dict(type="object"), policy=dict(type="object"), features=dict(type="string")))
-PROBLEM = dict(type="object", title="Problem", properties=dict(error=dict(type="string"), detail=dict(type="string")))
+ANSWER = dict(
+    type="object",
+    title="Decision",
+    required=["decision_id", "route", "degraded"],
+    properties=dict(
+        decision_id=dict(
+            type="string", description="keep it: everything about the decision is found by it"
+        ),
+        route=dict(type="string", enum=["automatic", "human"]),
+        band=dict(type="string", enum=["low", "high"]),
+        probability=dict(
+            type=["number", "null"],
+            minimum=0,
+            maximum=1,
+            description="calibrated; null when degraded",
+        ),
+        expected_loss=dict(type="number"),
+        because=dict(type="array", items=dict(type="string"), description="why a human is asked"),
+        reasons=dict(
+            type="array",
+            items=dict(type="object"),
+            description="the features that moved the score the most",
+        ),
+        degraded=dict(
+            type="array",
+            items=dict(type="string"),
+            description="what was not at hand; empty when all was",
+        ),
+        release=dict(type="string"),
+        model=dict(type="object"),
+        policy=dict(type="object"),
+        features=dict(type="string"),
+    ),
+)
+PROBLEM = dict(
+    type="object",
+    title="Problem",
+    properties=dict(error=dict(type="string"), detail=dict(type="string")),
+)
 
 # %% ../nbs/12_serving.ipynb #4eb376a0
 class TooLarge(Exception):
@@ -62,24 +103,35 @@ class TooLarge(Exception):
 
 async def read_body(request: Request, most: int) -> bytes:
     "The body, if it is at most `most` bytes long."
-    if int(request.headers.get("content-length") or 0) > most: raise TooLarge
+    if int(request.headers.get("content-length") or 0) > most:
+        raise TooLarge
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > most: raise TooLarge
+        if len(body) > most:
+            raise TooLarge
     return bytes(body)
 
 
-def reply(content: Any, status: int=200) -> Response:
+def reply(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
 
-def problem(status: int, error: str, detail: str) -> Response: return reply(dict(error=error, detail=detail), status)
+def problem(status: int, error: str, detail: str) -> Response:
+    return reply(dict(error=error, detail=detail), status)
 
 # %% ../nbs/12_serving.ipynb #c6ae9a68
-DECIDED = Counter("mlkit_decisions_total", "Decisions by route and whether all facts were at hand.", ["route", "degraded"])
+DECIDED = Counter(
+    "mlkit_decisions_total",
+    "Decisions by route and whether all facts were at hand.",
+    ["route", "degraded"],
+)
 REFUSED = Counter("mlkit_refused_total", "Requests that were none, by HTTP status.", ["status"])
-SECONDS = Histogram("mlkit_decision_seconds", "Time to decide, without the network.", buckets=(.0005, .001, .002, .003, .005, .0075, .01, .02, .05, .1, .25, 1))
+SECONDS = Histogram(
+    "mlkit_decision_seconds",
+    "Time to decide, without the network.",
+    buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1),
+)
 
 
 def _refuse(status: int, error: str, detail: str) -> Response:
@@ -90,50 +142,99 @@ def _refuse(status: int, error: str, detail: str) -> Response:
 async def decide_route(request: Request) -> Response:
     "Read, decide, answer."
     state = request.app.state
-    try: body = await read_body(request, state.max_body)
-    except TooLarge: return _refuse(413, "too large", f"the body is larger than {state.max_body//1024} kB")
-    try: raw = orjson.loads(body)
-    except orjson.JSONDecodeError as e: return _refuse(400, "not JSON", str(e))
-    if not isinstance(raw, dict): return _refuse(422, "not a request", "send a JSON object")
-    try: decision = state.engine.decide(raw)
-    except ContractError as e: return _refuse(422, "breaks the contract", str(e))
+    try:
+        body = await read_body(request, state.max_body)
+    except TooLarge:
+        return _refuse(413, "too large", f"the body is larger than {state.max_body // 1024} kB")
+    try:
+        raw = orjson.loads(body)
+    except orjson.JSONDecodeError as e:
+        return _refuse(400, "not JSON", str(e))
+    if not isinstance(raw, dict):
+        return _refuse(422, "not a request", "send a JSON object")
+    try:
+        decision = state.engine.decide(raw)
+    except ContractError as e:
+        return _refuse(422, "breaks the contract", str(e))
     DECIDED.labels(decision["route"], "yes" if decision["degraded"] else "no").inc()
-    SECONDS.observe(decision["ms"]/1000)
+    SECONDS.observe(decision["ms"] / 1000)
     state.housekeeping()
     return reply(answer(decision))
 
 # %% ../nbs/12_serving.ipynb #9022e50b
-def create_app(
-    engine: Engine,
-    max_body_kb: int=64,
-) -> FastAPI:
+def create_app(engine: Engine, max_body_kb: int = 64) -> FastAPI:
     "The HTTP interface of an engine."
     usecase = engine.release.usecase
-    app = FastAPI(title=f"{usecase.name} decisions", version=str(engine.release.about.get("tag", "")), description="Risk-based decisions: low risk is automatic, high risk goes to a human.")
-    app.state.engine, app.state.max_body, app.state.housekeeping = engine, max_body_kb*1024, Housekeeping()
-    problems: dict[int|str, dict[str, Any]] = {status: dict(description=why, content={"application/json": {"schema": PROBLEM}}) for status, why in {400: "not JSON", 413: "too large", 422: "breaks the contract; the detail names every field"}.items()}
-    app.add_api_route("/decide", decide_route, methods=["POST"], summary="Decide one request",
-        responses={200: dict(description="the decision", content={"application/json": {"schema": ANSWER}}), **problems},
-        openapi_extra=dict(requestBody=dict(required=True, content={"application/json": dict(schema=request_schema(usecase.request, usecase.example))})))
+    app = FastAPI(
+        title=f"{usecase.name} decisions",
+        version=str(engine.release.about.get("tag", "")),
+        description="Risk-based decisions: low risk is automatic, high risk goes to a human.",
+    )
+    app.state.engine, app.state.max_body, app.state.housekeeping = (
+        engine,
+        max_body_kb * 1024,
+        Housekeeping(),
+    )
+    problems: dict[int | str, dict[str, Any]] = {
+        status: dict(description=why, content={"application/json": {"schema": PROBLEM}})
+        for status, why in {
+            400: "not JSON",
+            413: "too large",
+            422: "breaks the contract; the detail names every field",
+        }.items()
+    }
+    app.add_api_route(
+        "/decide",
+        decide_route,
+        methods=["POST"],
+        summary="Decide one request",
+        responses={
+            200: dict(description="the decision", content={"application/json": {"schema": ANSWER}}),
+            **problems,
+        },
+        openapi_extra=dict(
+            requestBody=dict(
+                required=True,
+                content={
+                    "application/json": dict(
+                        schema=request_schema(usecase.request, usecase.example)
+                    )
+                },
+            )
+        ),
+    )
 
     @app.get("/model", summary="Who decides: release, model, policy, features")
-    async def model() -> Response: return reply(dict(engine.release.versions, features_list=engine.release.model.features, about=engine.release.model.about))
+    async def model() -> Response:
+        return reply(
+            dict(
+                engine.release.versions,
+                features_list=engine.release.model.features,
+                about=engine.release.model.about,
+            )
+        )
 
     @app.get("/noop", summary="Does nothing; for measuring what the network and the server cost")
-    async def noop() -> Response: return reply({})
+    async def noop() -> Response:
+        return reply({})
 
     return app
 
 # %% ../nbs/12_serving.ipynb #ba1156f6
 class Housekeeping:
     "Scheduled garbage collection instead of surprising one."
-    def __init__(self): self.seen, self.settled = 0, False
+
+    def __init__(self):
+        self.seen, self.settled = 0, False
 
     def settle(self) -> None:
         "Collect what start-up left and set the rest aside; from now on only the schedule collects."
-        if self.settled: return
-        gc.disable(); self.settled = True
-        gc.collect(); gc.freeze()
+        if self.settled:
+            return
+        gc.disable()
+        self.settled = True
+        gc.collect()
+        gc.freeze()
 
     def sweep(self) -> None:
         "The youngest objects; every hundredth time the middle-aged ones, and once in 20,000 requests all that is not set aside."
@@ -142,26 +243,32 @@ class Housekeeping:
 
     def __call__(self) -> None:
         "Sweep once the answer has gone out."
-        if self.settled: asyncio.get_running_loop().call_later(0.0005, self.sweep)
+        if self.settled:
+            asyncio.get_running_loop().call_later(0.0005, self.sweep)
 
 # %% ../nbs/12_serving.ipynb #a0bc184e
 def build_engine(
     settings: Settings,
-    release: Path,          # the folder with the manifest
+    release: Path,  # the folder with the manifest
 ) -> Engine:
     "An engine on the active workspace."
     packed = load_release(release)
     workspace: Workspace = active_workspace(settings)
-    store: Store|None
-    try: store = open_store(packed.usecase.features, workspace.path, settings.state_url)
-    except (StateError, OSError): store = None
-    return Engine(packed, store, DecisionLog(workspace/"decisions"))
+    store: Store | None
+    try:
+        store = open_store(packed.usecase.features, workspace.path, settings.state_url)
+    except (StateError, OSError):
+        store = None
+    return Engine(packed, store, DecisionLog(workspace / "decisions"))
 
 
 class Mounted:
     "An ASGI application that is put in place when the service starts."
+
     inner: Any = None
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: await self.inner(scope, receive, send)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.inner(scope, receive, send)
 
 
 mounted = Mounted()
@@ -169,21 +276,33 @@ mounted = Mounted()
 
 class RequireToken:
     "Where a token is set, whoever asks must send it; only the health checks of a load balancer may do without."
+
     open_paths = ("/livez", "/readyz", "/healthz")
 
-    def __init__(self, app: Any): self.app, self.token = app, load_settings().token.get_secret_value().encode()
+    def __init__(self, app: Any):
+        self.app, self.token = app, load_settings().token.get_secret_value().encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and self.token and scope["path"] not in self.open_paths:
             sent = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(sent, b"Bearer " + self.token): return await _refuse(401, "not allowed", "send the token as `Authorization: Bearer …`")(scope, receive, send)
+            if not hmac.compare_digest(sent, b"Bearer " + self.token):
+                return await _refuse(
+                    401, "not allowed", "send the token as `Authorization: Bearer …`"
+                )(scope, receive, send)
         await self.app(scope, receive, send)
 
 
-@bentoml.service(name="mlkit", workers=1, traffic={"timeout": 10}, metrics={"enabled": True}, logging={"access": {"enabled": False}})
+@bentoml.service(
+    name="mlkit",
+    workers=1,
+    traffic={"timeout": 10},
+    metrics={"enabled": True},
+    logging={"access": {"enabled": False}},
+)
 @bentoml.asgi_app(mounted, path="/")
 class Decisions:
     "Decides requests; see `/docs`."
+
     def __init__(self) -> None:
         settings = load_settings()
         self.engine = build_engine(settings, Path(os.environ.get("MLKIT_RELEASE", "release")))
@@ -198,10 +317,8 @@ class Decisions:
 Decisions.add_asgi_middleware(RequireToken)
 
 # %% ../nbs/12_serving.ipynb #15ffee3c
-def warm_up(
-    engine: Engine,
-    times: int=20,
-) -> None:
+def warm_up(engine: Engine, times: int = 20) -> None:
     "Go through the example request without leaving a trace."
     request = accept(engine.release.usecase.request, engine.release.usecase.example)
-    for _ in range(times): engine._evaluate(request, [])
+    for _ in range(times):
+        engine._evaluate(request, [])

@@ -19,27 +19,54 @@ __all__ = ['Settings', 'is_loopback', 'SettingsError', 'find_ini', 'read_ini', '
 # %% ../nbs/00_settings.ipynb #80466d33
 class Settings(BaseSettings):
     "The kit's own configuration; see `settings.ini` for what each key means."
+
     model_config = SettingsConfigDict(env_prefix="MLKIT_", extra="forbid", frozen=True)
 
     root: Path = Field(Path("."), description="folder that relative paths start from")
     home: Path = Field(Path("data"), description="where logs, state, registry and bentos live")
     runs: Path = Field(Path("runs"), description="where a run leaves its notebooks and report")
-    workspace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = Field("", description="name of the workspace; empty: the one last run")
-    usecase: str = Field("mlkit.usecases.fraud", description="module that defines streams, features and policy")
-    host: str = Field("127.0.0.1", description="address the service listens on; beyond loopback, MLKIT_TOKEN must be set")
-    token: SecretStr = Field(SecretStr(""), description="bearer token that clients must send; from the environment only")
+    workspace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = Field(
+        "", description="name of the workspace; empty: the one last run"
+    )
+    usecase: str = Field(
+        "mlkit.usecases.fraud", description="module that defines streams, features and policy"
+    )
+    host: str = Field(
+        "127.0.0.1",
+        description="address the service listens on; beyond loopback, MLKIT_TOKEN must be set",
+    )
+    token: SecretStr = Field(
+        SecretStr(""), description="bearer token that clients must send; from the environment only"
+    )
     port: Annotated[int, Field(ge=1, le=65535)] = Field(3000, description="port of the service")
-    max_body_kb: Annotated[int, Field(ge=1, le=10240)] = Field(64, description="largest accepted request body, in kB")
-    latency_budget_ms: Annotated[float, Field(gt=0)] = Field(50.0, description="slowest acceptable median score of a model")
-    stream_source: Literal["folder", "redis"] = Field("folder", description="where `mlkit stream` takes events from")
-    state_store: Literal["lmdb", "redis"] = Field("lmdb", description="where the online state lies: a file of the workspace, or Redis")
-    redis_url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="address of Redis or Valkey; from the environment only")
-    clock: Literal["replay", "wall"] = Field("replay", description="what 'now' is: the last decided request, or this machine's clock")
+    max_body_kb: Annotated[int, Field(ge=1, le=10240)] = Field(
+        64, description="largest accepted request body, in kB"
+    )
+    latency_budget_ms: Annotated[float, Field(gt=0)] = Field(
+        50.0, description="slowest acceptable median score of a model"
+    )
+    stream_source: Literal["folder", "redis"] = Field(
+        "folder", description="where `mlkit stream` takes events from"
+    )
+    state_store: Literal["lmdb", "redis"] = Field(
+        "lmdb", description="where the online state lies: a file of the workspace, or Redis"
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="address of Redis or Valkey; from the environment only",
+    )
+    clock: Literal["replay", "wall"] = Field(
+        "replay", description="what 'now' is: the last decided request, or this machine's clock"
+    )
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource, file_secret_settings: PydanticBaseSettingsSource,
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         "The environment wins over what was read from the file."
         return env_settings, init_settings
@@ -51,12 +78,15 @@ class Settings(BaseSettings):
 
 # %% ../nbs/00_settings.ipynb #7058f819
 def is_loopback(
-    host: str,   # a name or an address
+    host: str,  # a name or an address
 ) -> bool:
     "Can only this machine reach it?"
-    if host == "localhost": return True
-    try: return ipaddress.ip_address(host).is_loopback
-    except ValueError: return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 # %% ../nbs/00_settings.ipynb #9206e327
 class SettingsError(ValueError):
@@ -64,28 +94,34 @@ class SettingsError(ValueError):
 
 
 def find_ini(
-    start: Path|str=".",  # folder to start from
-) -> Path|None:           # the nearest `settings.ini` at or above it
+    start: Path | str = ".",  # folder to start from
+) -> Path | None:  # the nearest `settings.ini` at or above it
     "Look for `settings.ini` here and in every folder above."
     here = Path(start).resolve()
-    return next((p/"settings.ini" for p in (here, *here.parents) if (p/"settings.ini").is_file()), None)
+    return next(
+        (p / "settings.ini" for p in (here, *here.parents) if (p / "settings.ini").is_file()), None
+    )
 
 
 def read_ini(
-    path: Path,        # a `settings.ini` with one section, `[mlkit]`
-) -> dict[str, str]:   # key to value, both as written
+    path: Path,  # a `settings.ini` with one section, `[mlkit]`
+) -> dict[str, str]:  # key to value, both as written
     "The `[mlkit]` section as a dictionary."
     parser = configparser.ConfigParser(interpolation=None)
-    try: parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (configparser.Error, UnicodeDecodeError) as e: raise SettingsError(f"{path} cannot be read: {e}") from e
-    if not parser.has_section("mlkit"): raise SettingsError(f"{path} has no section [mlkit]; put the keys under it.")
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except (configparser.Error, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path} cannot be read: {e}") from e
+    if not parser.has_section("mlkit"):
+        raise SettingsError(f"{path} has no section [mlkit]; put the keys under it.")
     return dict(parser["mlkit"])
 
 # %% ../nbs/00_settings.ipynb #a0f6eee6
 def _allowed(key: str) -> str:
     "What a key accepts, in words."
     field = Settings.model_fields[key]
-    if key in ("port",): return "a whole number from 1 to 65535"
+    if key in ("port",):
+        return "a whole number from 1 to 65535"
     bounds = ", ".join(str(m) for m in field.metadata)
     kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
     return f"{kind}" + (f" with {bounds}" if bounds else "")
@@ -98,84 +134,108 @@ def _explain(error: ValidationError, origin: str) -> str:
         key = str(problem["loc"][0])
         if key not in Settings.model_fields:
             near = difflib.get_close_matches(key, Settings.model_fields, 1)
-            lines.append(f"{key}: no such key" + (f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(Settings.model_fields)}"))
+            lines.append(
+                f"{key}: no such key"
+                + (
+                    f"; did you mean {near[0]!r}?"
+                    if near
+                    else f"; known keys: {', '.join(Settings.model_fields)}"
+                )
+            )
             continue
         variable = f"MLKIT_{key.upper()}"
         where = variable if variable in os.environ else origin
-        lines.append(f"{key} = {problem['input']!r} (from {where}): {problem['msg']}. Allowed: {_allowed(key)}.")
+        lines.append(
+            f"{key} = {problem['input']!r} (from {where}): {problem['msg']}. Allowed: {_allowed(key)}."
+        )
     return "\n".join(lines)
 
 
 def load_settings(
-    start: Path|str=".",  # folder to look for `settings.ini` from
-    **overrides: Any,     # values that win over the file (the environment still wins over them)
-) -> Settings:            # typed and checked; relative paths made absolute
+    start: Path | str = ".",  # folder to look for `settings.ini` from
+    **overrides: Any,  # values that win over the file (the environment still wins over them)
+) -> Settings:  # typed and checked; relative paths made absolute
     "Settings of the project that `start` lies in; raises `SettingsError` naming every wrong key."
     ini = find_ini(start)
     values: dict[str, Any] = read_ini(ini) if ini else {}
     base = ini.parent if ini else Path(start).resolve()
-    try: read = Settings(**{"root": base, **values, **overrides})
-    except ValidationError as e: raise SettingsError(_explain(e, str(ini) if ini else "defaults")) from None
+    try:
+        read = Settings(**{"root": base, **values, **overrides})
+    except ValidationError as e:
+        raise SettingsError(_explain(e, str(ini) if ini else "defaults")) from None
     for secret in ("token", "redis_url"):
-        if secret in values: raise SettingsError(f"{secret} is in {ini}: a secret belongs in the environment only; remove it and set MLKIT_{secret.upper()}.")
+        if secret in values:
+            raise SettingsError(
+                f"{secret} is in {ini}: a secret belongs in the environment only; remove it and set MLKIT_{secret.upper()}."
+            )
     if not is_loopback(read.host) and not read.token.get_secret_value():
-        raise SettingsError(f"host = {read.host} is reachable from other machines, and the service would answer anyone: set MLKIT_TOKEN to a long random text, or keep host = 127.0.0.1.")
-    root = (base/read.root).resolve()
-    return read.model_copy(update=dict(root=root, home=root/read.home, runs=root/read.runs))
+        raise SettingsError(
+            f"host = {read.host} is reachable from other machines, and the service would answer anyone: set MLKIT_TOKEN to a long random text, or keep host = 127.0.0.1."
+        )
+    root = (base / read.root).resolve()
+    return read.model_copy(update=dict(root=root, home=root / read.home, runs=root / read.runs))
 
 # %% ../nbs/00_settings.ipynb #6fc71d96
 class Workspace:
     "The folder of one source: log, state, registry, bentos, decisions."
+
     def __init__(
         self,
-        home: Path|str,  # the settings' `home`
-        name: str,       # letters, digits, `_ . -`
+        home: Path | str,  # the settings' `home`
+        name: str,  # letters, digits, `_ . -`
     ):
-        self.name, self.path = name, Path(home)/name
+        self.name, self.path = name, Path(home) / name
 
-    def __truediv__(self, part: str) -> Path: return self.path/part
-    def __repr__(self) -> str: return f"Workspace({self.name})"
+    def __truediv__(self, part: str) -> Path:
+        return self.path / part
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.name})"
 
     @property
-    def mlflow_uri(self) -> str: return f"sqlite:///{self.path/'mlflow.db'}"
+    def mlflow_uri(self) -> str:
+        return f"sqlite:///{self.path / 'mlflow.db'}"
 
     def create(self) -> Workspace:
         "Make the folder; a clear error where that is not allowed."
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (probe := self.path/".writable").touch(); probe.unlink()
+            (probe := self.path / ".writable").touch()
+            probe.unlink()
         except OSError as e:
-            raise SettingsError(f"cannot write to the data folder {self.path}: {e.strerror}. Set another with MLKIT_HOME, or `home` in settings.ini.") from e
+            raise SettingsError(
+                f"cannot write to the data folder {self.path}: {e.strerror}. Set another with MLKIT_HOME, or `home` in settings.ini."
+            ) from e
         return self
 
 
-def active_workspace(
-    settings: Settings,
-) -> Workspace:          # named in the settings, or the one last run
+def active_workspace(settings: Settings) -> Workspace:  # named in the settings, or the one last run
     "The workspace that commands work on."
-    marker = settings.home/"active"
+    marker = settings.home / "active"
     name = settings.workspace or (marker.read_text().strip() if marker.exists() else "")
-    if not name: raise SettingsError("no workspace yet: `mlkit run` makes one (or name one with MLKIT_WORKSPACE).")
+    if not name:
+        raise SettingsError(
+            "no workspace yet: `mlkit run` makes one (or name one with MLKIT_WORKSPACE)."
+        )
     return Workspace(settings.home, name)
 
 
 def activate(
     settings: Settings,
-    name: str,           # the workspace to make the active one
+    name: str,  # the workspace to make the active one
 ) -> Workspace:
     "Create the workspace if need be, and let later commands follow it."
     made = Workspace(settings.home, name).create()
-    replace_text(settings.home/"active", name)
+    replace_text(settings.home / "active", name)
     return made
 
 # %% ../nbs/00_settings.ipynb #7e22b97d
-def replace_text(
-    path: Path,
-    text: str,
-) -> None:
+def replace_text(path: Path, text: str) -> None:
     "Write a file atomically: to a neighbour first, on disk, then renamed over."
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with open(part, "w", encoding="utf-8") as f:
-        f.write(text); f.flush(); os.fsync(f.fileno())
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
     os.replace(part, path)

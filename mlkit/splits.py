@@ -20,73 +20,102 @@ __all__ = ['Plan', 'LabelRule', 'known_labels', 'labelled', 'learnable', 'drop_k
 @dataclass(frozen=True)
 class Plan:
     "Lengths, in days, of the parts around a cut."
-    train: int = 7    # training window
-    wait: int = 7     # how long outcomes usually take to become known
-    test: int = 7     # period decided on after the cut
-    folds: int = 4    # validation folds
-    step: int = 7     # days from one fold to the one before
 
-    def train_start(self, cut: datetime) -> datetime: return cut - timedelta(days=self.wait + self.train)
-    def test_end(self, cut: datetime) -> datetime: return cut + timedelta(days=self.test)
+    train: int = 7  # training window
+    wait: int = 7  # how long outcomes usually take to become known
+    test: int = 7  # period decided on after the cut
+    folds: int = 4  # validation folds
+    step: int = 7  # days from one fold to the one before
+
+    def train_start(self, cut: datetime) -> datetime:
+        return cut - timedelta(days=self.wait + self.train)
+
+    def test_end(self, cut: datetime) -> datetime:
+        return cut + timedelta(days=self.test)
 
     def fold_cuts(self, cut: datetime) -> list[datetime]:
         "Earlier cuts whose test periods were fully labelled by `cut`, the latest first."
         latest = cut - timedelta(days=self.wait + self.test)
-        return [latest - timedelta(days=self.step*k) for k in range(self.folds)]
+        return [latest - timedelta(days=self.step * k) for k in range(self.folds)]
 
 # %% ../nbs/06_splits.ipynb #194d1eba
 @dataclass(frozen=True)
 class LabelRule:
     "Where the truth about a request comes from."
+
     stream: type[Stream]
-    refers: str   # field that holds the request's `event_id`
-    value: str    # the flag to be predicted
-    early: tuple[str, Any]|None = None  # field and value of labels that count before the usual wait is over
+    refers: str  # field that holds the request's `event_id`
+    value: str  # the flag to be predicted
+    early: tuple[str, Any] | None = (
+        None  # field and value of labels that count before the usual wait is over
+    )
 
 
 def known_labels(
     rule: LabelRule,
-    labels: pl.DataFrame,         # stored label events, with `seq`
-    at: datetime|None=None,       # what was known strictly before this moment; None: all that is known
-) -> pl.DataFrame:                # `event_id` of the request, `label`, `known_at`, `early`; one row a labelled request
+    labels: pl.DataFrame,  # stored label events, with `seq`
+    at: datetime
+    | None = None,  # what was known strictly before this moment; None: all that is known
+) -> (
+    pl.DataFrame
+):  # `event_id` of the request, `label`, `known_at`, `early`; one row a labelled request
     "The latest word on every request: a later label replaces an earlier one."
     seen = labels if at is None else labels.filter(pl.col("event_time") < at)
-    return (seen.sort("event_time", "seq").unique(rule.refers, keep="last", maintain_order=True)
-            .select(pl.col(rule.refers).alias("event_id"), pl.col(rule.value).cast(pl.Boolean).alias("label"), pl.col("event_time").alias("known_at"),
-                    (pl.lit(False) if rule.early is None else pl.col(rule.early[0]) == rule.early[1]).alias("early")))
+    return (
+        seen.sort("event_time", "seq")
+        .unique(rule.refers, keep="last", maintain_order=True)
+        .select(
+            pl.col(rule.refers).alias("event_id"),
+            pl.col(rule.value).cast(pl.Boolean).alias("label"),
+            pl.col("event_time").alias("known_at"),
+            (pl.lit(False) if rule.early is None else pl.col(rule.early[0]) == rule.early[1]).alias(
+                "early"
+            ),
+        )
+    )
 
 
 def labelled(
     rule: LabelRule,
-    requests: pl.DataFrame,     # stored requests
-    labels: pl.DataFrame,       # stored label events
-    start: datetime,            # inclusive
-    end: datetime,              # exclusive
-    at: datetime|None=None,     # the cut: use only what was known strictly before it
-) -> pl.DataFrame:              # requests in [start, end) with a known label; adds `label`, `known_at`; sorted by time
+    requests: pl.DataFrame,  # stored requests
+    labels: pl.DataFrame,  # stored label events
+    start: datetime,  # inclusive
+    end: datetime,  # exclusive
+    at: datetime | None = None,  # the cut: use only what was known strictly before it
+) -> (
+    pl.DataFrame
+):  # requests in [start, end) with a known label; adds `label`, `known_at`; sorted by time
     "The rows that can be learned from, or judged on."
     inside = requests.filter(pl.col("event_time").is_between(start, end, closed="left"))
-    return inside.join(known_labels(rule, labels, at), on="event_id", how="inner").sort("event_time", "event_id")
+    return inside.join(known_labels(rule, labels, at), on="event_id", how="inner").sort(
+        "event_time", "event_id"
+    )
+
 
 def learnable(
-    rule: LabelRule, plan: Plan,
-    requests: pl.DataFrame,     # stored requests
-    labels: pl.DataFrame,       # stored label events
+    rule: LabelRule,
+    plan: Plan,
+    requests: pl.DataFrame,  # stored requests
+    labels: pl.DataFrame,  # stored label events
     cut: datetime,
-) -> pl.DataFrame:              # as `labelled`
+) -> pl.DataFrame:  # as `labelled`
     "What a model may learn from at a cut: the training window, and from the waiting time only what was labelled early on purpose."
     known = labelled(rule, requests, labels, plan.train_start(cut), cut, at=cut)
     return known.filter((pl.col("event_time") < cut - timedelta(days=plan.wait)) | pl.col("early"))
 
 # %% ../nbs/06_splits.ipynb #ea594b5c
 def drop_known_positives(
-    test: pl.DataFrame,        # labelled requests of the test period
-    history: pl.DataFrame,     # labelled requests with `known_at`, the test period's own included
-    entity: str,               # as "customer_id"
-    since: datetime,           # older positives are forgotten
+    test: pl.DataFrame,  # labelled requests of the test period
+    history: pl.DataFrame,  # labelled requests with `known_at`, the test period's own included
+    entity: str,  # as "customer_id"
+    since: datetime,  # older positives are forgotten
 ) -> pl.DataFrame:
     "Leave out entities already known to be positive on the morning of each day."
     positive = history.filter(pl.col("label") & (pl.col("event_time") >= since))
     first = positive.group_by(entity).agg(pl.col("known_at").min().alias("_caught"))
     morning = pl.col("event_time").dt.truncate("1d")
-    return test.join(first, on=entity, how="left", maintain_order="left").filter(pl.col("_caught").is_null() | (pl.col("_caught") >= morning)).drop("_caught")
+    return (
+        test.join(first, on=entity, how="left", maintain_order="left")
+        .filter(pl.col("_caught").is_null() | (pl.col("_caught") >= morning))
+        .drop("_caught")
+    )

@@ -21,7 +21,18 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from .etl import Logs, SourceError, SourceFormat, find_format, read_source, to_events
-from .eventlog import EventLog, LogError, Quarantine, append, below, compact, content_hash, files_of, scan, storage_options
+from mlkit.eventlog import (
+    EventLog,
+    LogError,
+    Quarantine,
+    append,
+    below,
+    compact,
+    content_hash,
+    files_of,
+    scan,
+    storage_options,
+)
 from .events import ContractError, Stream, check
 from .features import FeatureSet
 from .online import OnlineStore, StateError, apply, load, locked
@@ -39,17 +50,31 @@ class StreamError(RuntimeError):
 
 def tail(
     log: EventLog,
-    after: int,                  # a `seq`; -1 for the beginning
-    most: int=20_000,            # how many events at most
-    table: DeltaTable|None=None, # where it is open already
+    after: int,  # a `seq`; -1 for the beginning
+    most: int = 20_000,  # how many events at most
+    table: DeltaTable | None = None,  # where it is open already
 ) -> pl.DataFrame:
     "The events that come next in the log's own order."
     table = table or log.table()
     files = [] if table is None else files_of(table, f"seq > {after} AND seq <= {after + most}")
-    if not files: return pl.DataFrame(schema=log.schema)
-    frame = pl.scan_parquet(files, hive_partitioning=True, hive_schema={"event_date": pl.Date}, storage_options=storage_options(log.uri))
-    rows = frame.select(list(log.schema)).filter(pl.col("seq").is_between(after + 1, after + most)).collect().sort("seq")
-    if rows.height and not follows_on(rows, after): raise LogError(f"{log.uri}: the events after seq {after} are not numbered without a gap; the log is damaged: restore the table's files, then run the same command again.")
+    if not files:
+        return pl.DataFrame(schema=log.schema)
+    frame = pl.scan_parquet(
+        files,
+        hive_partitioning=True,
+        hive_schema={"event_date": pl.Date},
+        storage_options=storage_options(log.uri),
+    )
+    rows = (
+        frame.select(list(log.schema))
+        .filter(pl.col("seq").is_between(after + 1, after + most))
+        .collect()
+        .sort("seq")
+    )
+    if rows.height and not follows_on(rows, after):
+        raise LogError(
+            f"{log.uri}: the events after seq {after} are not numbered without a gap; the log is damaged: restore the table's files, then run the same command again."
+        )
     return rows
 
 
@@ -58,42 +83,66 @@ def follows_on(
     after: int,
 ) -> bool:
     "Do these rows continue the log from `after` without a gap?"
-    return rows.height > 0 and rows["seq"][0] == after + 1 and rows["seq"][-1] == after + rows.height and not rows["seq"].is_duplicated().any()
+    return (
+        rows.height > 0
+        and rows["seq"][0] == after + 1
+        and rows["seq"][-1] == after + rows.height
+        and not rows["seq"].is_duplicated().any()
+    )
 
 # %% ../nbs/05a_stream.ipynb #53dae8e0
 class Follower:
     "Keeps the online state of one feature set in step with the log."
-    def __init__(self, store: OnlineStore, logs: Logs): self.store, self.logs, self._tables = store, logs, dict[type[Stream], DeltaTable]()
+
+    def __init__(self, store: OnlineStore, logs: Logs):
+        self.store, self.logs, self._tables = store, logs, dict[type[Stream], DeltaTable]()
 
     def position(self) -> dict[str, int]:
         "The last applied `seq` by stream."
-        with self.store.reader() as r: return dict(r.position().get("seq", {}))
+        with self.store.reader() as r:
+            return dict(r.position().get("seq", {}))
 
-    def table(self, stream: type[Stream]) -> DeltaTable|None:
+    def table(self, stream: type[Stream]) -> DeltaTable | None:
         "The stream's Delta table as it is now; only what changed since the last look is read."
         known = self._tables.get(stream)
-        if known is not None: known.update_incremental()
-        elif (known := self.logs[stream].table()) is not None: self._tables[stream] = known
+        if known is not None:
+            known.update_incremental()
+        elif (known := self.logs[stream].table()) is not None:
+            self._tables[stream] = known
         return known
 
     def catch_up(
         self,
-        fresh: dict[type[Stream], pl.DataFrame]|None=None,  # rows that were just appended, to save reading them
-    ) -> dict[str, int]:                                    # events that were new to the state, by stream
+        fresh: dict[type[Stream], pl.DataFrame]
+        | None = None,  # rows that were just appended, to save reading them
+    ) -> dict[str, int]:  # events that were new to the state, by stream
         "Apply what the log has beyond the state."
         try:
-            with locked(self.store.folder): return {s.name: self._one(s, (fresh or {}).get(s)) for s in self.store.features.streams}
-        except Exception: self._tables.clear(); raise
+            with locked(self.store.folder):
+                return {
+                    s.name: self._one(s, (fresh or {}).get(s)) for s in self.store.features.streams
+                }
+        except Exception:
+            self._tables.clear()
+            raise
 
-    def _one(self, stream: type[Stream], fresh: pl.DataFrame|None) -> int:
+    def _one(self, stream: type[Stream], fresh: pl.DataFrame | None) -> int:
         at, new = self.position().get(stream.name, -1), 0
         if fresh is not None:
             run = fresh.filter(pl.col("seq") > at).sort("seq")
-            if follows_on(run, at): return apply(self.store, stream, run)
+            if follows_on(run, at):
+                return apply(self.store, stream, run)
         table = self.table(stream)
         end = -1 if table is None else (table.transaction_version("seq") or 0) - 1
-        if at > end: raise StateError(f"the online state holds the {stream.name} events up to seq {at}, and the log {self.logs[stream].uri} ends at {end}: it is not of this log. Make it anew with `mlkit backfill --state`.")
-        while (rows := tail(self.logs[stream], at, table=table) if table is not None else pl.DataFrame()).height:
+        if at > end:
+            raise StateError(
+                f"the online state holds the {stream.name} events up to seq {at}, and the log {self.logs[stream].uri} ends at {end}: it is not of this log. Make it anew with `mlkit backfill --state`."
+            )
+        while (
+            rows := tail(self.logs[stream], at, table=table)
+            if table is not None
+            else pl.DataFrame()
+        ).height:
             new += apply(self.store, stream, rows)
             at += rows.height
         return new
@@ -102,78 +151,95 @@ class Follower:
 def follow(
     store: OnlineStore,  # opened for writing
     logs: Logs,
-) -> dict[str, int]:     # events that were new to the state, by stream
+) -> dict[str, int]:  # events that were new to the state, by stream
     "Bring the state up to the log; safe to call at any time, by any number of processes."
     return Follower(store, logs).catch_up()
 
 # %% ../nbs/05a_stream.ipynb #01b77d31
 def open_state(
     features: FeatureSet,
-    folder: Path|str,      # as `online.state_folder` names it
+    folder: Path | str,  # as `online.state_folder` names it
     logs: Logs,
 ) -> OnlineStore:
     "The state, opened for writing; loaded from the log where there is none."
-    try: return OnlineStore(features, folder, write=True)
-    except StateError: load(features, folder, logs)  # of two that load at once the later one stays; followers go on from its position
+    try:
+        return OnlineStore(features, folder, write=True)
+    except StateError:
+        load(
+            features, folder, logs
+        )  # of two that load at once the later one stays; followers go on from its position
     return OnlineStore(features, folder, write=True)
 
 # %% ../nbs/05a_stream.ipynb #4ccf7a67
 @dataclass
 class Batch:
     "Some input of a source, on its way into the log."
-    name: str                                           # the same input always gets the same one
-    events: dict[type[Stream], pl.DataFrame]            # rows that kept the contract
-    refused: dict[type[Stream], pl.DataFrame] = field(default_factory=dict)  # rows that broke it, with `reason`
-    odd: dict[type[Stream], pl.DataFrame] = field(default_factory=dict)      # events with unknown fields, as they came, with `reason`
-    unread: pl.DataFrame|None = None                    # what is no event of any stream, with `reason`
-    entries: int = 0                                    # rows or messages
-    oldest: float = 0.0                                 # when the first of them arrived, in seconds since 1970
-    suffix: str = ""                                    # what `etl.ingest` adds to the name of a file that is read whole
-    handle: Any = None                                  # what its source needs to call it done
+
+    name: str  # the same input always gets the same one
+    events: dict[type[Stream], pl.DataFrame]  # rows that kept the contract
+    refused: dict[type[Stream], pl.DataFrame] = field(
+        default_factory=dict
+    )  # rows that broke it, with `reason`
+    odd: dict[type[Stream], pl.DataFrame] = field(
+        default_factory=dict
+    )  # events with unknown fields, as they came, with `reason`
+    unread: pl.DataFrame | None = None  # what is no event of any stream, with `reason`
+    entries: int = 0  # rows or messages
+    oldest: float = 0.0  # when the first of them arrived, in seconds since 1970
+    suffix: str = ""  # what `etl.ingest` adds to the name of a file that is read whole
+    handle: Any = None  # what its source needs to call it done
 
 
 @dataclass
 class Landed:
     "What landing a batch did."
-    events: dict[type[Stream], pl.DataFrame] = field(default_factory=dict)  # stored rows, new and known, with `seq`
+
+    events: dict[type[Stream], pl.DataFrame] = field(
+        default_factory=dict
+    )  # stored rows, new and known, with `seq`
     new: int = 0
     duplicates: int = 0
     quarantined: int = 0  # contract broken, contradicting, or not readable
-    files: int = 0        # data files that the log gained
+    files: int = 0  # data files that the log gained
 
 
 @dataclass(frozen=True)
 class Lag:
     "What a source has that is not in the log yet."
+
     waiting: int = 0
-    oldest: float|None = None  # when the first of them arrived, in seconds since 1970
-    soon: int = 0              # of the waiting, those that only time keeps from being taken
+    oldest: float | None = None  # when the first of them arrived, in seconds since 1970
+    soon: int = 0  # of the waiting, those that only time keeps from being taken
 
 
 class Source(Protocol):
     "Where events come from."
-    title: str          # where it looks, in words
+
+    title: str  # where it looks, in words
     notices: list[str]  # what a person should be told; whoever shows them empties it
-    def poll(self, wait: float=0.0) -> list[Batch]: ...  # waits at most so many seconds
-    def done(self, batch: Batch) -> None: ...            # the batch is in log and state
+
+    def poll(self, wait: float = 0.0) -> list[Batch]: ...  # waits at most so many seconds
+    def done(self, batch: Batch) -> None: ...  # the batch is in log and state
     def lag(self) -> Lag: ...
     def close(self) -> None: ...
 
 # %% ../nbs/05a_stream.ipynb #1e3b944b
-def land_batch(
-    logs: Logs,
-    batch: Batch,
-) -> Landed:
+def land_batch(logs: Logs, batch: Batch) -> Landed:
     "Quarantine what must not be in the log, append the rest once."
     done = Landed()
-    for stream, rows in batch.refused.items(): done.quarantined += logs[stream].quarantine.put(rows, f"{batch.name}/contract")
-    for stream, rows in batch.odd.items(): done.quarantined += logs[stream].quarantine.put(rows, f"{batch.name}/fields")
-    if batch.unread is not None: done.quarantined += unreadable(logs).put(batch.unread, f"{batch.name}/unread")
+    for stream, rows in batch.refused.items():
+        done.quarantined += logs[stream].quarantine.put(rows, f"{batch.name}/contract")
+    for stream, rows in batch.odd.items():
+        done.quarantined += logs[stream].quarantine.put(rows, f"{batch.name}/fields")
+    if batch.unread is not None:
+        done.quarantined += unreadable(logs).put(batch.unread, f"{batch.name}/unread")
     for stream, rows in batch.events.items():
-        if rows.is_empty(): continue
+        if rows.is_empty():
+            continue
         result = append(logs[stream], rows, f"{batch.name}/{stream.name}{batch.suffix}")
         done.events[stream] = result.events
-        done.new += result.new; done.quarantined += result.conflicts
+        done.new += result.new
+        done.quarantined += result.conflicts
         done.duplicates += rows.height if result.repeated else result.duplicates
         done.files += result.events["event_date"].n_unique() if result.new else 0
     return done
@@ -184,21 +250,28 @@ def unreadable(logs: Logs) -> Quarantine:
     return Quarantine(below(logs.folder, "quarantine", "unreadable-entries"))
 
 # %% ../nbs/05a_stream.ipynb #a55b0cc7
-def _mark(path: Path|int) -> tuple[int, ...]|None:
+def _mark(path: Path | int) -> tuple[int, ...] | None:
     "Changes whenever the file does; None where there is none."
-    try: s = os.stat(path)
-    except FileNotFoundError: return None
+    try:
+        s = os.stat(path)
+    except FileNotFoundError:
+        return None
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 
 def _being_written(file: int) -> bool:
     "Has any process a file open for writing? Linux tells the file's owner (or whoever has CAP_LEASE) by refusing a lease on it; elsewhere only time tells (`settle`)."
-    if not hasattr(fcntl, "F_SETLEASE"): return False
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
     try:
-        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # a writer that comes now is announced by a signal that nobody minds
+        fcntl.fcntl(
+            file, fcntl.F_SETSIG, signal.SIGURG
+        )  # a writer that comes now is announced by a signal that nobody minds
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError: return True
-    except OSError: return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 
@@ -208,143 +281,224 @@ def _dropped(folder: Path) -> list[tuple[str, float]]:
     found = []
     with os.scandir(folder) as entries:
         for e in entries:
-            if e.name.startswith(".") or e.name.endswith((".part", ".tmp")): continue
+            if e.name.startswith(".") or e.name.endswith((".part", ".tmp")):
+                continue
             try:
-                if e.is_file(): found.append((e.name, e.stat().st_ctime))
-            except FileNotFoundError: pass  # another consumer was faster
+                if e.is_file():
+                    found.append((e.name, e.stat().st_ctime))
+            except FileNotFoundError:
+                pass  # another consumer was faster
     return sorted(found)
 
 
 def _unused(path: Path) -> Path:
     "This path, or one like it that is free."
     n, free = 1, path
-    while free.exists(): n, free = n + 1, path.with_stem(f"{path.stem}-{n}")
+    while free.exists():
+        n, free = n + 1, path.with_stem(f"{path.stem}-{n}")
     return free
 
 
 def _reject(path: Path, reason: str) -> str:
     "Put a file aside, with the reason beside it; says so."
-    target = _unused(path.parent/"rejected"/path.name)
+    target = _unused(path.parent / "rejected" / path.name)
     replace_text(target.with_name(target.name + ".reason.txt"), reason + "\n")
     os.replace(path, target)
     return f"rejected {path.name}: {reason}"
 
 # %% ../nbs/05a_stream.ipynb #5c1054e6
-def read_file(
-    path: Path,
-    formats: list[SourceFormat],
-) -> Batch:
+def read_file(path: Path, formats: list[SourceFormat]) -> Batch:
     "A file's rows, checked."
     raw, name = read_source(path), content_hash(path)
     events, refused = to_events(find_format(formats, raw.columns, path), raw)
-    return Batch(name, events, refused, entries=raw.height, oldest=path.stat().st_ctime, suffix="/..")
+    return Batch(
+        name, events, refused, entries=raw.height, oldest=path.stat().st_ctime, suffix="/.."
+    )
 
 # %% ../nbs/05a_stream.ipynb #f7b3b1ed
 class FolderSource:
     "Files dropped in a folder, in order of their names."
+
     def __init__(
         self,
-        inbox: Path|str,
-        streams: Sequence[type[Stream]],     # a file may have the own columns of one of these
-        formats: Sequence[SourceFormat]=(),  # or be of one of these formats
-        settle: float=1.0,                   # a file is complete when it has not changed for so many seconds
+        inbox: Path | str,
+        streams: Sequence[type[Stream]],  # a file may have the own columns of one of these
+        formats: Sequence[SourceFormat] = (),  # or be of one of these formats
+        settle: float = 1.0,  # a file is complete when it has not changed for so many seconds
     ):
-        self.inbox, self.settle, self.notices, self.queue, self.told = Path(inbox), settle, list[str](), deque[str](), set[str]()
-        self.formats = [*formats, *(SourceFormat(s.name, s, {c: c for c in s.fields}, lenient=True) for s in streams)]
+        self.inbox, self.settle, self.notices, self.queue, self.told = (
+            Path(inbox),
+            settle,
+            list[str](),
+            deque[str](),
+            set[str](),
+        )
+        self.formats = [
+            *formats,
+            *(SourceFormat(s.name, s, {c: c for c in s.fields}, lenient=True) for s in streams),
+        ]
         self.title = f"files dropped in {self.inbox}"
-        for folder in ("done", "rejected"): (self.inbox/folder).mkdir(parents=True, exist_ok=True)
+        for folder in ("done", "rejected"):
+            (self.inbox / folder).mkdir(parents=True, exist_ok=True)
 
-    def poll(self, wait: float=0.0) -> list[Batch]:
+    def poll(self, wait: float = 0.0) -> list[Batch]:
         "The next file, as one batch."
-        if not self.queue: self.queue.extend(name for name, at in _dropped(self.inbox) if time.time() - at >= self.settle)
+        if not self.queue:
+            self.queue.extend(
+                name for name, at in _dropped(self.inbox) if time.time() - at >= self.settle
+            )
         while self.queue:
-            if (batch := self._take(self.inbox/self.queue.popleft())) is not None: return [batch]
+            if (batch := self._take(self.inbox / self.queue.popleft())) is not None:
+                return [batch]
         time.sleep(min(wait, 0.05))
         return []
 
-    def _take(self, path: Path) -> Batch|None:
+    def _take(self, path: Path) -> Batch | None:
         "Claim a file and read it; None where that cannot be."
-        try: file = open(path, "rb")
-        except FileNotFoundError: return None
-        except OSError as e: self._leave(path, f"it cannot be read ({e.strerror})"); return None
+        try:
+            file = open(path, "rb")
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            self._leave(path, f"it cannot be read ({e.strerror})")
+            return None
         seen, batch = _mark(file.fileno()), None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _mark(path) != seen: return None
-            if _being_written(file.fileno()): self._leave(path, "somebody is still writing it"); return None
-            try: batch = read_file(path, self.formats)
-            except (SourceError, ContractError) as e:
-                if _mark(path) == seen: self.notices.append(_reject(path, str(e)))
+            if _mark(path) != seen:
                 return None
-            if _mark(path) != seen: return None
+            if _being_written(file.fileno()):
+                self._leave(path, "somebody is still writing it")
+                return None
+            try:
+                batch = read_file(path, self.formats)
+            except (SourceError, ContractError) as e:
+                if _mark(path) == seen:
+                    self.notices.append(_reject(path, str(e)))
+                return None
+            if _mark(path) != seen:
+                return None
             batch.handle = path, file, seen
             return batch
-        except BlockingIOError: return None  # another consumer has it
+        except BlockingIOError:
+            return None  # another consumer has it
         finally:
-            if batch is None or batch.handle is None: file.close()
+            if batch is None or batch.handle is None:
+                file.close()
 
     def _leave(self, path: Path, why: str) -> None:
         "Say once why a file stays where it is."
-        if path.name not in self.told: self.told.add(path.name); self.notices.append(f"{path.name} stays in the inbox: {why}")
+        if path.name not in self.told:
+            self.told.add(path.name)
+            self.notices.append(f"{path.name} stays in the inbox: {why}")
 
     def done(self, batch: Batch) -> None:
         "Move the file to `done/`, unless it changed since it was read."
         path, file, seen = batch.handle
-        if _mark(path) == seen: os.replace(path, _unused(self.inbox/"done"/path.name))
+        if _mark(path) == seen:
+            os.replace(path, _unused(self.inbox / "done" / path.name))
         file.close()
 
     def lag(self) -> Lag:
         found = _dropped(self.inbox)
-        return Lag(len(found), min((at for _, at in found), default=None), sum(time.time() - at < self.settle for _, at in found))
+        return Lag(
+            len(found),
+            min((at for _, at in found), default=None),
+            sum(time.time() - at < self.settle for _, at in found),
+        )
 
-    def close(self) -> None: self.queue.clear()
+    def close(self) -> None:
+        self.queue.clear()
 
 # %% ../nbs/05a_stream.ipynb #bba8e5b0
-def _text(value: Any) -> str|None:
+def _text(value: Any) -> str | None:
     "A JSON value as the text that contracts parse."
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _entry(fields: dict[bytes, bytes]|None, streams: dict[str, type[Stream]]) -> tuple[type[Stream]|None, dict[str, Any], str]:
+def _entry(
+    fields: dict[bytes, bytes] | None, streams: dict[str, type[Stream]]
+) -> tuple[type[Stream] | None, dict[str, Any], str]:
     "An entry's stream and event, and what is wrong with it."
-    if not fields: return None, {}, "deleted from Redis before it was read"
+    if not fields:
+        return None, {}, "deleted from Redis before it was read"
     stream = streams.get(fields.get(b"stream", b"").decode(errors="replace"))
-    if stream is None: return None, {}, f"stream: {fields.get(b'stream', b'').decode(errors='backslashreplace')!r} is not one of {', '.join(streams)}"
-    try: event = orjson.loads(fields.get(b"event", b""))
-    except orjson.JSONDecodeError as e: return None, {}, f"event: not JSON ({e})"
-    if not isinstance(event, dict): return None, {}, "event: not a JSON object"
+    if stream is None:
+        return (
+            None,
+            {},
+            f"stream: {fields.get(b'stream', b'').decode(errors='backslashreplace')!r} is not one of {', '.join(streams)}",
+        )
+    try:
+        event = orjson.loads(fields.get(b"event", b""))
+    except orjson.JSONDecodeError as e:
+        return None, {}, f"event: not JSON ({e})"
+    if not isinstance(event, dict):
+        return None, {}, "event: not a JSON object"
     unknown = [k for k in event if k not in stream.fields]
     return stream, event, f"unknown field: {', '.join(unknown)}" if unknown else ""
 
 
 def decode(
-    key: str,                                       # of the Redis stream
-    entries: list[tuple[bytes, dict[bytes, bytes]|None]],
-    streams: dict[str, type[Stream]],               # by name
+    key: str,  # of the Redis stream
+    entries: list[tuple[bytes, dict[bytes, bytes] | None]],
+    streams: dict[str, type[Stream]],  # by name
 ) -> Batch:
     "Entries as a batch, named after the key, the first and the last entry, and a digest of everything in between."
-    rows, odd, unread, digest = dict[type[Stream], list](), dict[type[Stream], list](), list[dict[str, Any]](), hashlib.blake2b(digest_size=8)
+    rows, odd, unread, digest = (
+        dict[type[Stream], list](),
+        dict[type[Stream], list](),
+        list[dict[str, Any]](),
+        hashlib.blake2b(digest_size=8),
+    )
     for number, fields in entries:
         digest.update(repr((number, sorted((fields or {}).items()))).encode())
         stream, event, wrong = _entry(fields, streams)
-        given = {k.decode(errors="backslashreplace"): v.decode(errors="backslashreplace") for k, v in (fields or {}).items()}
-        seen = dict(key=key, entry=number.decode(), stream=given.pop("stream", ""), event=given.pop("event", ""), other=orjson.dumps(given).decode() if given else "", reason=wrong)
-        if stream is None: unread.append(seen)
-        elif wrong: odd.setdefault(stream, []).append(seen)
-        else: rows.setdefault(stream, []).append({c: _text(event.get(c)) for c in stream.fields})
-    checked = {s: check(s, pl.DataFrame(r, schema={c: pl.String for c in s.fields}, orient="row")) for s, r in rows.items()}
+        given = {
+            k.decode(errors="backslashreplace"): v.decode(errors="backslashreplace")
+            for k, v in (fields or {}).items()
+        }
+        seen = dict(
+            key=key,
+            entry=number.decode(),
+            stream=given.pop("stream", ""),
+            event=given.pop("event", ""),
+            other=orjson.dumps(given).decode() if given else "",
+            reason=wrong,
+        )
+        if stream is None:
+            unread.append(seen)
+        elif wrong:
+            odd.setdefault(stream, []).append(seen)
+        else:
+            rows.setdefault(stream, []).append({c: _text(event.get(c)) for c in stream.fields})
+    checked = {
+        s: check(s, pl.DataFrame(r, schema={c: pl.String for c in s.fields}, orient="row"))
+        for s, r in rows.items()
+    }
     first, last = entries[0][0].decode(), entries[-1][0].decode()
-    return Batch(f"redis/{key}/{first}..{last}/{digest.hexdigest()}", {s: good for s, (good, _) in checked.items()}, {s: bad for s, (_, bad) in checked.items()},
-                 {s: pl.DataFrame(r) for s, r in odd.items()}, pl.DataFrame(unread) if unread else None, len(entries), int(first.split("-")[0])/1000, handle=[n for n, _ in entries])
+    return Batch(
+        f"redis/{key}/{first}..{last}/{digest.hexdigest()}",
+        {s: good for s, (good, _) in checked.items()},
+        {s: bad for s, (_, bad) in checked.items()},
+        {s: pl.DataFrame(r) for s, r in odd.items()},
+        pl.DataFrame(unread) if unread else None,
+        len(entries),
+        int(first.split("-")[0]) / 1000,
+        handle=[n for n, _ in entries],
+    )
 
 # %% ../nbs/05a_stream.ipynb #01b61c26
 def _slot(folder: Path) -> tuple[int, Any]:
     "The first free number in a folder of lock files, and the open file that keeps it taken."
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(1000):
-        file = open(folder/f"consumer-{n}.lock", "a")
-        try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB); return n, file
-        except BlockingIOError: file.close()
+        file = open(folder / f"consumer-{n}.lock", "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return n, file
+        except BlockingIOError:
+            file.close()
     raise StreamError(f"1,000 consumers hold the locks in {folder}; end some of them.")
 
 
@@ -354,37 +508,65 @@ def _connect(url: str) -> Any:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
-    except ImportError: raise StreamError("the Redis source needs a client: pip install 'mlkit[redis]'.") from None
-    try: return redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2)
-    except ValueError: raise StreamError("MLKIT_REDIS_URL is no address of a Redis server; write redis://user:password@host:6379/0.") from None
+    except ImportError:
+        raise StreamError("the Redis source needs a client: pip install 'mlkit[redis]'.") from None
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=10,
+            socket_connect_timeout=5,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except ValueError:
+        raise StreamError(
+            "MLKIT_REDIS_URL is no address of a Redis server; write redis://user:password@host:6379/0."
+        ) from None
 
 # %% ../nbs/05a_stream.ipynb #9574755b
 class RedisSource:
     "A Redis stream, read as a member of a consumer group."
+
     def __init__(
         self,
-        url: str,                         # may hold a password; never shown
+        url: str,  # may hold a password; never shown
         streams: Sequence[type[Stream]],
-        folder: Path|str,                 # for the lock files of this machine's consumers
-        key: str="mlkit:events",          # of the Redis stream
-        group: str="mlkit",               # one group a log
-        most: int=1000,                   # entries in a batch
-        linger: float=0.2,                # seconds to wait for a batch to fill
-        takeover: float=60.0,             # silence after which a consumer is held to be dead
+        folder: Path | str,  # for the lock files of this machine's consumers
+        key: str = "mlkit:events",  # of the Redis stream
+        group: str = "mlkit",  # one group a log
+        most: int = 1000,  # entries in a batch
+        linger: float = 0.2,  # seconds to wait for a batch to fill
+        takeover: float = 60.0,  # silence after which a consumer is held to be dead
     ):
-        self.redis, self.streams, self.notices = _connect(url), {s.name: s for s in streams}, list[str]()
-        self.key, self.group, self.most, self.linger, self.takeover = key, group, most, linger, takeover
+        self.redis, self.streams, self.notices = (
+            _connect(url),
+            {s.name: s for s in streams},
+            list[str](),
+        )
+        self.key, self.group, self.most, self.linger, self.takeover = (
+            key,
+            group,
+            most,
+            linger,
+            takeover,
+        )
         number, self.slot = _slot(Path(folder))
         place = hashlib.blake2b(str(Path(folder).resolve()).encode(), digest_size=4).hexdigest()
-        self.name, self.joined, self.clean, self.looked = f"{socket.gethostname()}-{place}-{number}", False, False, float("-inf")
+        self.name, self.joined, self.clean, self.looked = (
+            f"{socket.gethostname()}-{place}-{number}",
+            False,
+            False,
+            float("-inf"),
+        )
         at = self.redis.connection_pool.connection_kwargs
         self.address = f"{at.get('host', at.get('path', ''))}:{at.get('port', '')}".rstrip(":")
         self.title = f"Redis stream {key} at {self.address}, group {group}, consumer {self.name}"
 
-    def poll(self, wait: float=0.0) -> list[Batch]:
+    def poll(self, wait: float = 0.0) -> list[Batch]:
         "What was left pending, or what a dead consumer had, or what is new."
         with _asking(self):
-            if not self.joined: _join(self)
+            if not self.joined:
+                _join(self)
             entries = [] if self.clean else _receive(self, "0")
             self.clean = False
             entries = entries or _take_over(self) or _fresh(self, wait)
@@ -393,38 +575,51 @@ class RedisSource:
 
     def done(self, batch: Batch) -> None:
         "Acknowledge a batch, all of it in one command."
-        with _asking(self): self.redis.xack(self.key, self.group, *batch.handle)
+        with _asking(self):
+            self.redis.xack(self.key, self.group, *batch.handle)
         self.clean = True
 
     def lag(self) -> Lag:
-        with _asking(self): return _waiting(self)
+        with _asking(self):
+            return _waiting(self)
 
-    def close(self) -> None: self.redis.close(); self.slot.close()
+    def close(self) -> None:
+        self.redis.close()
+        self.slot.close()
 
 # %% ../nbs/05a_stream.ipynb #ebc524f7
 @contextmanager
 def _asking(source: RedisSource) -> Iterator[None]:
     "Redis' errors in plain words, without the address's password."
     import redis
-    try: yield
+
+    try:
+        yield
     except redis.RedisError as e:
         source.joined = False
-        raise StreamError(f"Redis at {source.address} does not answer as it should: {type(e).__name__}: {e}. Is it running, and does MLKIT_REDIS_URL say how to reach it (redis://user:password@host:port/db)?") from None
+        raise StreamError(
+            f"Redis at {source.address} does not answer as it should: {type(e).__name__}: {e}. Is it running, and does MLKIT_REDIS_URL say how to reach it (redis://user:password@host:port/db)?"
+        ) from None
 
 
 def _join(source: RedisSource) -> None:
     "Make the group where there is none; it reads from the beginning, and the log knows what it has."
     import redis
-    try: source.redis.xgroup_create(source.key, source.group, id="0", mkstream=True)
+
+    try:
+        source.redis.xgroup_create(source.key, source.group, id="0", mkstream=True)
     except redis.ResponseError as e:
-        if "BUSYGROUP" not in str(e): raise
+        if "BUSYGROUP" not in str(e):
+            raise
     source.joined = True
 
 
-def _receive(source: RedisSource, after: str, most: int|None=None, wait: float=0.0) -> list:
+def _receive(source: RedisSource, after: str, most: int | None = None, wait: float = 0.0) -> list:
     "Entries for this consumer: new ones after `>`, pending ones after `0`."
-    block = max(1, round(wait*1000)) if wait > 0 else None
-    answer = source.redis.xreadgroup(source.group, source.name, {source.key: after}, count=most, block=block)
+    block = max(1, round(wait * 1000)) if wait > 0 else None
+    answer = source.redis.xreadgroup(
+        source.group, source.name, {source.key: after}, count=most, block=block
+    )
     return answer[0][1] if answer else []
 
 # %% ../nbs/05a_stream.ipynb #ac0ed232
@@ -439,44 +634,82 @@ def _fresh(source: RedisSource, wait: float) -> list:
 
 def _take_over(source: RedisSource) -> list:
     "The whole batch of one consumer that has been silent for too long."
-    silent = round(source.takeover*1000)
-    if time.monotonic() - source.looked < min(source.takeover, 5.0): return []
+    silent = round(source.takeover * 1000)
+    if time.monotonic() - source.looked < min(source.takeover, 5.0):
+        return []
     source.looked = time.monotonic()
     for c in source.redis.xinfo_consumers(source.key, source.group):
-        if c["name"].decode() == source.name or not c["pending"] or c["idle"] < silent: continue
-        held = source.redis.xpending_range(source.key, source.group, "-", "+", c["pending"], consumername=c["name"])
+        if c["name"].decode() == source.name or not c["pending"] or c["idle"] < silent:
+            continue
+        held = source.redis.xpending_range(
+            source.key, source.group, "-", "+", c["pending"], consumername=c["name"]
+        )
         ids = [h["message_id"] for h in held]
-        if ids and (claimed := source.redis.xclaim(source.key, source.group, source.name, silent, ids)):
+        if ids and (
+            claimed := source.redis.xclaim(source.key, source.group, source.name, silent, ids)
+        ):
             source.looked = float("-inf")
-            source.notices.append(f"took over {len(claimed)} entries of {c['name'].decode()}, silent for {c['idle']/1000:.1f} s")
+            source.notices.append(
+                f"took over {len(claimed)} entries of {c['name'].decode()}, silent for {c['idle'] / 1000:.1f} s"
+            )
             return claimed
     return []
 
 
 def _waiting(source: RedisSource) -> Lag:
     "Entries that are in the Redis stream and not acknowledged, and since when."
-    group = next((g for g in source.redis.xinfo_groups(source.key) if g["name"].decode() == source.group), None) if source.redis.exists(source.key) else None
-    if group is None: return Lag()
+    group = (
+        next(
+            (
+                g
+                for g in source.redis.xinfo_groups(source.key)
+                if g["name"].decode() == source.group
+            ),
+            None,
+        )
+        if source.redis.exists(source.key)
+        else None
+    )
+    if group is None:
+        return Lag()
     new = source.redis.xrange(source.key, min=b"(" + group["last-delivered-id"], count=1)
     pending = source.redis.xpending(source.key, source.group) if group["pending"] else {}
-    unseen = group.get("lag") if group.get("lag") is not None else len(source.redis.xrange(source.key, min=b"(" + group["last-delivered-id"], count=10_000))
+    unseen = (
+        group.get("lag")
+        if group.get("lag") is not None
+        else len(
+            source.redis.xrange(source.key, min=b"(" + group["last-delivered-id"], count=10_000)
+        )
+    )
     first = [n for n in (pending.get("min"), new[0][0] if new else None) if n]
-    return Lag(unseen + group["pending"], min((int(n.split(b"-")[0])/1000 for n in first), default=None))
+    return Lag(
+        unseen + group["pending"], min((int(n.split(b"-")[0]) / 1000 for n in first), default=None)
+    )
 
 # %% ../nbs/05a_stream.ipynb #d1798500
 def committed(
     log: EventLog,
-    key: str,                  # of the Redis stream
-) -> tuple[int, int]|None:     # milliseconds and number of the entry id
+    key: str,  # of the Redis stream
+) -> tuple[int, int] | None:  # milliseconds and number of the entry id
     "The last offset of a Redis stream whose rows are in this log."
-    ends = scan(log).select(pl.col("batch_id").unique()).filter(pl.col("batch_id").str.starts_with(f"redis/{key}/"))
-    ids = ends.select(pl.col("batch_id").str.extract_groups(r"\.\.(\d+)-(\d+)/[0-9a-f]+/[^/]+$")).unnest("batch_id").cast(pl.Int64).collect()
+    ends = (
+        scan(log)
+        .select(pl.col("batch_id").unique())
+        .filter(pl.col("batch_id").str.starts_with(f"redis/{key}/"))
+    )
+    ids = (
+        ends.select(pl.col("batch_id").str.extract_groups(r"\.\.(\d+)-(\d+)/[0-9a-f]+/[^/]+$"))
+        .unnest("batch_id")
+        .cast(pl.Int64)
+        .collect()
+    )
     return max(ids.iter_rows(), default=None)
 
 # %% ../nbs/05a_stream.ipynb #814912fd
 @dataclass
 class Progress:
     "What a consumer has done, and what it last saw."
+
     batches: int = 0
     events: int = 0
     duplicates: int = 0
@@ -485,89 +718,142 @@ class Progress:
     errors: int = 0
     compactions: int = 0
     lag: Lag = Lag()
-    behind: int = 0                     # events in the log that the state lacks
-    log_watermark: datetime|None = None
-    state_watermark: datetime|None = None
-    rate: float = 0.0                   # events a second, of late
+    behind: int = 0  # events in the log that the state lacks
+    log_watermark: datetime | None = None
+    state_watermark: datetime | None = None
+    rate: float = 0.0  # events a second, of late
     delays: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     _before: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
 
     def measure_rate(self) -> None:
         "Events a second since the last call."
         now, done = time.monotonic(), max(self.events, self.applied)
-        if (passed := now - self._before[0]) > 0.2: self.rate, self._before = (done - self._before[1])/passed, (now, done)
+        if (passed := now - self._before[0]) > 0.2:
+            self.rate, self._before = (done - self._before[1]) / passed, (now, done)
 
     @property
-    def age(self) -> float: return max(0.0, time.time() - self.lag.oldest) if self.lag.oldest is not None else 0.0
+    def age(self) -> float:
+        return max(0.0, time.time() - self.lag.oldest) if self.lag.oldest is not None else 0.0
 
     def cells(self) -> dict[str, str]:
         "The numbers as a person reads them."
         moment = lambda t: f"{t:%Y-%m-%d %H:%M:%S}" if t else "–"
-        return {"events": f"{self.events:,}", "events/s": f"{self.rate:,.0f}", "waiting": f"{self.lag.waiting:,}" + (f" (oldest {self.age:,.1f} s)" if self.lag.waiting else ""),
-                "behind": f"{self.behind:,}", "log until": moment(self.log_watermark), "state until": moment(self.state_watermark), "batches": f"{self.batches:,}",
-                "duplicates": f"{self.duplicates:,}", "quarantined": f"{self.quarantined:,}", **({"errors": f"{self.errors:,}"} if self.errors else {})}
+        return {
+            "events": f"{self.events:,}",
+            "events/s": f"{self.rate:,.0f}",
+            "waiting": f"{self.lag.waiting:,}"
+            + (f" (oldest {self.age:,.1f} s)" if self.lag.waiting else ""),
+            "behind": f"{self.behind:,}",
+            "log until": moment(self.log_watermark),
+            "state until": moment(self.state_watermark),
+            "batches": f"{self.batches:,}",
+            "duplicates": f"{self.duplicates:,}",
+            "quarantined": f"{self.quarantined:,}",
+            **({"errors": f"{self.errors:,}"} if self.errors else {}),
+        }
 
-    def line(self) -> str: return "  ".join(f"{k} {v}" for k, v in self.cells().items())
+    def line(self) -> str:
+        return "  ".join(f"{k} {v}" for k, v in self.cells().items())
 
 # %% ../nbs/05a_stream.ipynb #f4e5fd2d
 class Metrics:
     "The same numbers for Prometheus, computed when they are asked for."
-    counters = dict(batches="batches done", events="events new to the log", duplicates="events that the log knew already", quarantined="rows and entries refused",
-                    applied="events new to the online state", errors="failures of source or disk that were waited out", compactions="merges of small files")
+
+    counters = dict(
+        batches="batches done",
+        events="events new to the log",
+        duplicates="events that the log knew already",
+        quarantined="rows and entries refused",
+        applied="events new to the online state",
+        errors="failures of source or disk that were waited out",
+        compactions="merges of small files",
+    )
 
     def __init__(self, progress: Progress):
         self.progress, self.registry = progress, CollectorRegistry()
-        self.delay = Histogram("mlkit_stream_delay_seconds", "from a batch's oldest arrival to its being visible to requests", registry=self.registry,
-                               buckets=(.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300))
+        self.delay = Histogram(
+            "mlkit_stream_delay_seconds",
+            "from a batch's oldest arrival to its being visible to requests",
+            registry=self.registry,
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+        )
         self.registry.register(self)
 
-    def collect(self) -> Iterator[CounterMetricFamily|GaugeMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         "Called by Prometheus' client at every scrape."
         p = self.progress
-        for name, meaning in self.counters.items(): yield CounterMetricFamily(f"mlkit_stream_{name}", meaning, value=getattr(p, name))
-        yield GaugeMetricFamily("mlkit_stream_lag_entries", "entries or files that wait", value=p.lag.waiting)
-        yield GaugeMetricFamily("mlkit_stream_lag_oldest_seconds", "age of the oldest of them", value=p.age)
-        yield GaugeMetricFamily("mlkit_stream_behind_events", "events in the log that the state lacks", value=p.behind)
-        marks = GaugeMetricFamily("mlkit_stream_watermark_seconds", "latest event time, in seconds since 1970", labels=["of"])
+        for name, meaning in self.counters.items():
+            yield CounterMetricFamily(f"mlkit_stream_{name}", meaning, value=getattr(p, name))
+        yield GaugeMetricFamily(
+            "mlkit_stream_lag_entries", "entries or files that wait", value=p.lag.waiting
+        )
+        yield GaugeMetricFamily(
+            "mlkit_stream_lag_oldest_seconds", "age of the oldest of them", value=p.age
+        )
+        yield GaugeMetricFamily(
+            "mlkit_stream_behind_events", "events in the log that the state lacks", value=p.behind
+        )
+        marks = GaugeMetricFamily(
+            "mlkit_stream_watermark_seconds",
+            "latest event time, in seconds since 1970",
+            labels=["of"],
+        )
         for of, at in (("log", p.log_watermark), ("state", p.state_watermark)):
-            if at is not None: marks.add_metric([of], at.timestamp())
+            if at is not None:
+                marks.add_metric([of], at.timestamp())
         yield marks
 
     def serve(self, port: int) -> Any:
         "Answer scrapes on the loopback interface; returns the server."
-        try: return start_http_server(port, addr="127.0.0.1", registry=self.registry)[0]
-        except (OSError, OverflowError) as e: raise StreamError(f"metrics cannot be served on port {port}: {getattr(e, 'strerror', e)}; choose another with --metrics-port.") from e
+        try:
+            return start_http_server(port, addr="127.0.0.1", registry=self.registry)[0]
+        except (OSError, OverflowError) as e:
+            raise StreamError(
+                f"metrics cannot be served on port {port}: {getattr(e, 'strerror', e)}; choose another with --metrics-port."
+            ) from e
 
 # %% ../nbs/05a_stream.ipynb #76acabeb
 class Consumer:
     "Moves events from a source into the log, and from the log into online states."
+
     def __init__(
         self,
         logs: Logs,
-        followers: Sequence[Follower]=(),
-        source: Source|None=None,          # without one it only follows
-        compact_after: int=64,             # files; 0: never
+        followers: Sequence[Follower] = (),
+        source: Source | None = None,  # without one it only follows
+        compact_after: int = 64,  # files; 0: never
     ):
-        self.logs, self.followers, self.source, self.compact_after = logs, followers, source, compact_after
+        self.logs, self.followers, self.source, self.compact_after = (
+            logs,
+            followers,
+            source,
+            compact_after,
+        )
         self.stop, self.hand, self.progress = threading.Event(), deque[Batch](), Progress()
         self.files, self.streams = 0, set[type[Stream]]()  # written since the last merge
         self.metrics = Metrics(self.progress)
 
-    def follow(self, fresh: dict[type[Stream], pl.DataFrame]|None=None) -> int:
+    def follow(self, fresh: dict[type[Stream], pl.DataFrame] | None = None) -> int:
         "Bring every state up to the log."
         new = sum(sum(f.catch_up(fresh).values()) for f in self.followers)
         self.progress.applied += new
         return new
 
-    def step(self, wait: float=0.0) -> bool:
+    def step(self, wait: float = 0.0) -> bool:
         "One look at the source, and what follows from it; False where there was nothing to do."
         if self.source is None:
-            if not (new := self.follow()): self.stop.wait(wait)
+            if not (new := self.follow()):
+                self.stop.wait(wait)
             return new > 0
-        if not self.hand: self.hand.extend(self.source.poll(wait))
-        if not self.hand: return self.follow() > 0
-        while self.hand and not self.stop.is_set(): self._batch(self.source, self.hand[0]); self.hand.popleft()
-        if self.compact_after and self.files >= self.compact_after: self.compact()
+        if not self.hand:
+            self.hand.extend(self.source.poll(wait))
+        if not self.hand:
+            return self.follow() > 0
+        while self.hand and not self.stop.is_set():
+            self._batch(self.source, self.hand[0])
+            self.hand.popleft()
+        if self.compact_after and self.files >= self.compact_after:
+            self.compact()
         return True
 
     def _batch(self, source: Source, batch: Batch) -> None:
@@ -575,10 +861,15 @@ class Consumer:
         landed, p = land_batch(self.logs, batch), self.progress
         self.follow(landed.events)
         source.done(batch)
-        p.batches += 1; p.events += landed.new; p.duplicates += landed.duplicates; p.quarantined += landed.quarantined
+        p.batches += 1
+        p.events += landed.new
+        p.duplicates += landed.duplicates
+        p.quarantined += landed.quarantined
         delay = max(0.0, time.time() - batch.oldest)
-        p.delays.append(delay); self.metrics.delay.observe(delay)
-        self.files += landed.files; self.streams.update(landed.events)
+        p.delays.append(delay)
+        self.metrics.delay.observe(delay)
+        self.files += landed.files
+        self.streams.update(landed.events)
 
     def compact(self) -> None:
         "Merge small files; another consumer's merge is as good as ours."
@@ -591,58 +882,93 @@ def refresh(consumer: Consumer) -> None:
     "Look at source, log and state."
     p = consumer.progress
     p.measure_rate()
-    if consumer.source is not None: p.lag = consumer.source.lag()
+    if consumer.source is not None:
+        p.lag = consumer.source.lag()
     p.behind = 0
     for follower in consumer.followers:
-        with follower.store.reader() as r: position = r.position()
+        with follower.store.reader() as r:
+            position = r.position()
         behind, marks = 0, list[Any]()
         for stream in follower.store.features.streams:
-            if (table := follower.table(stream)) is None: continue
-            behind += (table.transaction_version("seq") or 0) - 1 - position.get("seq", {}).get(stream.name, -1)
+            if (table := follower.table(stream)) is None:
+                continue
+            behind += (
+                (table.transaction_version("seq") or 0)
+                - 1
+                - position.get("seq", {}).get(stream.name, -1)
+            )
             marks.append(pl.DataFrame(table.get_add_actions(flatten=True))["max.event_time"].max())
-        p.behind, p.log_watermark = max(p.behind, behind), max((m for m in marks if m is not None), default=None)  # of several states, the one furthest behind
-        p.state_watermark = datetime.fromisoformat(position["watermark"]) if position.get("watermark") else None
+        p.behind, p.log_watermark = (
+            max(p.behind, behind),
+            max((m for m in marks if m is not None), default=None),
+        )  # of several states, the one furthest behind
+        p.state_watermark = (
+            datetime.fromisoformat(position["watermark"]) if position.get("watermark") else None
+        )
 
 
 class Show:
     "Where a run says what it does; this one says nothing."
-    def numbers(self, progress: Progress) -> None: "The numbers were refreshed."
-    def say(self, text: str) -> None: "Something that a person should know."
+
+    def numbers(self, progress: Progress) -> None:
+        "The numbers were refreshed."
+
+    def say(self, text: str) -> None:
+        "Something that a person should know."
 
 # %% ../nbs/05a_stream.ipynb #5bc1016a
-EXPECTED = (StreamError, LogError, StateError, DeltaError, OSError)  # what may pass by itself: a source or a disk that is not there
+EXPECTED = (
+    StreamError,
+    LogError,
+    StateError,
+    DeltaError,
+    OSError,
+)  # what may pass by itself: a source or a disk that is not there
 
 
 def run(
     consumer: Consumer,
-    once: bool=False,          # end when the source has nothing more; raise where it is not available
-    show: Show|None=None,
-    every: float=1.0,          # seconds between two looks at the numbers
+    once: bool = False,  # end when the source has nothing more; raise where it is not available
+    show: Show | None = None,
+    every: float = 1.0,  # seconds between two looks at the numbers
 ) -> Progress:
     "Consume until told to stop."
     show, pause, due = show or Show(), 0.0, 0.0
     while not consumer.stop.is_set():
         try:
             busy = consumer.step(0.0 if once else 0.5)
-            if time.monotonic() >= due or (once and not busy): refresh(consumer); show.numbers(consumer.progress); due = time.monotonic() + every
-            if pause: show.say("going on")
+            if time.monotonic() >= due or (once and not busy):
+                refresh(consumer)
+                show.numbers(consumer.progress)
+                due = time.monotonic() + every
+            if pause:
+                show.say("going on")
             pause = 0.0
         except EXPECTED as e:
-            if once: raise
-            pause = min(30.0, 2*pause or 0.5); consumer.progress.errors += 1
+            if once:
+                raise
+            pause = min(30.0, 2 * pause or 0.5)
+            consumer.progress.errors += 1
             show.say(f"{e}\nTrying again in {pause:g} s; nothing is lost meanwhile.")
             consumer.stop.wait(pause)
             continue
-        for notice in consumer.source.notices if consumer.source else []: show.say(notice)
-        if consumer.source: consumer.source.notices.clear()
-        if once and not busy and not (consumer.progress.lag.soon and not consumer.stop.wait(0.05)): break
+        for notice in consumer.source.notices if consumer.source else []:
+            show.say(notice)
+        if consumer.source:
+            consumer.source.notices.clear()
+        if once and not busy and not (consumer.progress.lag.soon and not consumer.stop.wait(0.05)):
+            break
     return consumer.progress
 
 
 @contextmanager
 def stopping(consumer: Consumer) -> Iterator[None]:
     "SIGINT and SIGTERM ask the consumer to finish the batch in hand and end."
-    before = {s: signal.signal(s, lambda *_: consumer.stop.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-    try: yield
+    before = {
+        s: signal.signal(s, lambda *_: consumer.stop.set()) for s in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
     finally:
-        for s, handler in before.items(): signal.signal(s, handler)
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -30,31 +30,41 @@ __all__ = ['remember_source', 'sources', 'events_behind', 'Trace', 'again', 'tra
 def remember_source(folder: Path, entry: dict[str, Any]) -> None:
     "Note a source file that was ingested: its hash, its name, when."
     known = {e["hash"] for e in sources(folder)}
-    if entry["hash"] in known: return
+    if entry["hash"] in known:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/"sources.jsonl", "ab") as f: f.write(orjson.dumps(entry, default=str) + b"\n")
+    with open(folder / "sources.jsonl", "ab") as f:
+        f.write(orjson.dumps(entry, default=str) + b"\n")
 
 
 def sources(folder: Path) -> list[dict[str, Any]]:
     "Every source file that was ingested."
-    path = folder/"sources.jsonl"
+    path = folder / "sources.jsonl"
     return [orjson.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 # %% ../nbs/16_trace.ipynb #6361e517
 def events_behind(
-    usecase: UseCase, logs: Logs,
-    request: dict[str, Any],          # as stored: `events.accept` of what the client sent
-    state: dict[str, int],            # the highest `seq` of every stream that the state held
+    usecase: UseCase,
+    logs: Logs,
+    request: dict[str, Any],  # as stored: `events.accept` of what the client sent
+    state: dict[str, int],  # the highest `seq` of every stream that the state held
 ) -> dict[type[Stream], pl.DataFrame]:
     "The raw events that the features of a decision were computed from, by stream."
     t, found = request["event_time"], {}
     for stream in usecase.features.streams:
         parts = []
         for series, features in usecase.features.series.items():
-            if series.stream is not stream: continue
+            if series.stream is not stream:
+                continue
             longest = timedelta(microseconds=max(f.window for f in features))
             key = [pl.col(b) == request[k] for b, k in zip(series.by, series.key)]
-            parts.append(scan(logs[stream], until=t, since=t - longest).filter(pl.col("event_time") > t - longest, pl.col("seq") <= state.get(stream.name, -1), *key))
+            parts.append(
+                scan(logs[stream], until=t, since=t - longest).filter(
+                    pl.col("event_time") > t - longest,
+                    pl.col("seq") <= state.get(stream.name, -1),
+                    *key,
+                )
+            )
         found[stream] = pl.concat([p.collect() for p in parts]).unique("event_id").sort("seq")
     return found
 
@@ -62,44 +72,87 @@ def events_behind(
 @dataclass
 class Trace:
     "The way from a decision to its raw events, and whether computing it again gave the same."
+
     decision: dict[str, Any]
-    model: dict[str, Any]                              # version, run, digest, kind, how it was trained
+    model: dict[str, Any]  # version, run, digest, kind, how it was trained
     policy: dict[str, Any]
-    events: dict[str, list[dict[str, Any]]]            # by stream: event_id, event_time, seq, batch
-    sources: list[dict[str, Any]]                      # files that the events came from, with their hashes
-    replayed: dict[str, bool] = field(default_factory=dict)  # features, probability, route: the same again?
+    events: dict[str, list[dict[str, Any]]]  # by stream: event_id, event_time, seq, batch
+    sources: list[dict[str, Any]]  # files that the events came from, with their hashes
+    replayed: dict[str, bool] = field(
+        default_factory=dict
+    )  # features, probability, route: the same again?
 
     @property
-    def reproduced(self) -> bool: return all(self.replayed.values())
+    def reproduced(self) -> bool:
+        return all(self.replayed.values())
 
 # %% ../nbs/16_trace.ipynb #71951f0d
-def again(usecase: UseCase, decision: dict[str, Any], request: dict[str, Any], events: dict[type[Stream], pl.DataFrame], model: Model, policy: Policy) -> dict[str, bool]:
+def again(
+    usecase: UseCase,
+    decision: dict[str, Any],
+    request: dict[str, Any],
+    events: dict[type[Stream], pl.DataFrame],
+    model: Model,
+    policy: Policy,
+) -> dict[str, bool]:
     "Recompute a decision from raw events: are features, probability and route the same?"
     requests = pl.DataFrame([request], schema=usecase.request.schema())
     frame = offline(usecase.features, requests, events)
     names, types = usecase.features.names, frame.schema
-    served = pl.DataFrame({"event_id": [request["event_id"]], **{n: pl.Series([decision["values"].get(n)], dtype=types[n]) for n in names}})
+    served = pl.DataFrame(
+        {
+            "event_id": [request["event_id"]],
+            **{n: pl.Series([decision["values"].get(n)], dtype=types[n]) for n in names},
+        }
+    )
     values = frame.select(names).row(0, named=True)
     probability = float(model.score(row(values, model.features))[0])
-    routed = route(policy, probability, decision["request"][policy.exposure], {**decision["request"], **values})
-    return dict(features=compare(served, frame, names)["different"] == 0, probability=probability == decision["probability"],
-                route=(routed.route, routed.because) == (decision["route"], decision["because"]))
+    routed = route(
+        policy, probability, decision["request"][policy.exposure], {**decision["request"], **values}
+    )
+    return dict(
+        features=compare(served, frame, names)["different"] == 0,
+        probability=probability == decision["probability"],
+        route=(routed.route, routed.because) == (decision["route"], decision["because"]),
+    )
 
 # %% ../nbs/16_trace.ipynb #f65c2739
 def trace(
-    folder: Path,                          # the workspace
-    usecase: UseCase, logs: Logs,
+    folder: Path,  # the workspace
+    usecase: UseCase,
+    logs: Logs,
     decision_id: str,
-    model_folder: Callable[[int], Path],   # model version -> its files; `Registry.folder_of`
+    model_folder: Callable[[int], Path],  # model version -> its files; `Registry.folder_of`
 ) -> Trace:
     "Trace a decision. Raises `KeyError` where there is no such decision."
-    decision = find_decision(folder/"decisions", decision_id)
+    decision = find_decision(folder / "decisions", decision_id)
     request = accept(usecase.request, decision["request"])
     events = events_behind(usecase, logs, request, decision["state"])
     files = model_folder(decision["model"]["version"])
-    model, policy = load_model(files), load_policy(folder/"policies"/f"{decision['policy']['hash']}.json")
-    about = dict(decision["model"], unchanged=model_digest(files) == decision["model"]["digest"], **model.about)
-    listed = {s.name: frame.select("event_id", "event_time", "seq", "batch_id").to_dicts() for s, frame in events.items()}
+    model, policy = (
+        load_model(files),
+        load_policy(folder / "policies" / f"{decision['policy']['hash']}.json"),
+    )
+    about = dict(
+        decision["model"],
+        unchanged=model_digest(files) == decision["model"]["digest"],
+        **model.about,
+    )
+    listed = {
+        s.name: frame.select("event_id", "event_time", "seq", "batch_id").to_dicts()
+        for s, frame in events.items()
+    }
     batches = {e["batch_id"].split("/")[0] for es in listed.values() for e in es}
-    same = again(usecase, decision, request, events, model, policy) if decision["probability"] is not None else {}
-    return Trace(decision, about, dict(decision["policy"], unchanged=policy.hash == decision["policy"]["hash"]), listed, [s for s in sources(folder) if s["hash"] in batches], same)
+    same = (
+        again(usecase, decision, request, events, model, policy)
+        if decision["probability"] is not None
+        else {}
+    )
+    return Trace(
+        decision,
+        about,
+        dict(decision["policy"], unchanged=policy.hash == decision["policy"]["hash"]),
+        listed,
+        [s for s in sources(folder) if s["hash"] in batches],
+        same,
+    )

@@ -31,96 +31,161 @@ START = dict(n_estimators=100, learning_rate=0.1, max_depth=3)
 @dataclass(frozen=True)
 class Recipe:
     "How to make a model; what a run records, and what the next one can repeat."
-    kind: str = "xgboost"            # xgboost, logistic or constant
+
+    kind: str = "xgboost"  # xgboost, logistic or constant
     params: dict[str, Any] = field(default_factory=lambda: dict(START))
-    imbalance: str = "none"          # none, or weight: positives weigh as much as negatives in sum
+    imbalance: str = "none"  # none, or weight: positives weigh as much as negatives in sum
     seed: int = 0
-    increasing: tuple[str, ...] = () # features whose rise may never lower a tree model's score
+    increasing: tuple[str, ...] = ()  # features whose rise may never lower a tree model's score
 
 
 class TrainingError(ValueError):
     "There is nothing to learn from; the message says what is missing."
 
 # %% ../nbs/07_training.ipynb #10cc6805
-def _on_cluster(cluster: Any, params: dict[str, Any], x: np.ndarray, y: np.ndarray, rounds: int) -> Any:
+def _on_cluster(
+    cluster: Any, params: dict[str, Any], x: np.ndarray, y: np.ndarray, rounds: int
+) -> Any:
     "Fit trees by Dask: one part of the rows a worker, in their order."
     import dask, dask.array as da
     from xgboost import dask as dxgb
+
     parts = min(len(cluster.nthreads()), len(x))
-    spread = lambda a: da.concatenate([da.from_delayed(dask.delayed(f), (len(part), *a.shape[1:]), a.dtype) for part in np.array_split(a, parts) for f in cluster.scatter([part])])
+    spread = lambda a: da.concatenate(
+        [
+            da.from_delayed(dask.delayed(f), (len(part), *a.shape[1:]), a.dtype)
+            for part in np.array_split(a, parts)
+            for f in cluster.scatter([part])
+        ]
+    )
     with cluster.as_current():
         data = dxgb.DaskQuantileDMatrix(cluster, spread(x), spread(y), max_bin=BOOSTER["max_bin"])
         return dxgb.train(cluster, params, data, rounds)["booster"]
 
 # %% ../nbs/07_training.ipynb #3ca178ee
-def _fit_trees(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int, cluster: Any=None) -> dict[str, Any]:
+def _fit_trees(
+    recipe: Recipe,
+    names: Sequence[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: float,
+    threads: int,
+    cluster: Any = None,
+) -> dict[str, Any]:
     import xgboost as xgb
-    monotone = dict(monotone_constraints=str(tuple(int(n in recipe.increasing) for n in names))) if recipe.increasing else {}
-    params = dict(recipe.params); rounds = int(params.pop("n_estimators"))
+
+    monotone = (
+        dict(monotone_constraints=str(tuple(int(n in recipe.increasing) for n in names)))
+        if recipe.increasing
+        else {}
+    )
+    params = dict(recipe.params)
+    rounds = int(params.pop("n_estimators"))
     said = {**BOOSTER, **params, **monotone, "scale_pos_weight": weight, "seed": recipe.seed}
-    if cluster is not None: booster = _on_cluster(cluster, said, x, y, rounds)
-    else: booster = xgb.train({**said, "nthread": threads}, xgb.QuantileDMatrix(x, y, nthread=threads, max_bin=BOOSTER["max_bin"]), rounds)
+    if cluster is not None:
+        booster = _on_cluster(cluster, said, x, y, rounds)
+    else:
+        booster = xgb.train(
+            {**said, "nthread": threads},
+            xgb.QuantileDMatrix(x, y, nthread=threads, max_bin=BOOSTER["max_bin"]),
+            rounds,
+        )
     booster.set_param({"nthread": 1})
     return dict(booster=booster)
 
 
-def _fit_line(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int, cluster: Any=None) -> dict[str, Any]:
+def _fit_line(
+    recipe: Recipe,
+    names: Sequence[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: float,
+    threads: int,
+    cluster: Any = None,
+) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
+
     mean, spread = np.nanmean(x, axis=0), np.nanstd(x, axis=0)
     spread = np.where(spread > 0, spread, 1.0)
-    z = np.where(np.isnan(x), 0.0, (x - mean)/spread)
-    line = LogisticRegression(class_weight={0: 1.0, 1: weight}, max_iter=1000, **recipe.params).fit(z, y)
-    return dict(weights=line.coef_[0], mean=mean, spread=spread, intercept=float(line.intercept_[0]))
+    z = np.where(np.isnan(x), 0.0, (x - mean) / spread)
+    line = LogisticRegression(class_weight={0: 1.0, 1: weight}, max_iter=1000, **recipe.params).fit(
+        z, y
+    )
+    return dict(
+        weights=line.coef_[0], mean=mean, spread=spread, intercept=float(line.intercept_[0])
+    )
 
 
-def _fit_constant(recipe: Recipe, names: Sequence[str], x: np.ndarray, y: np.ndarray, weight: float, threads: int, cluster: Any=None) -> dict[str, Any]:
+def _fit_constant(
+    recipe: Recipe,
+    names: Sequence[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: float,
+    threads: int,
+    cluster: Any = None,
+) -> dict[str, Any]:
     share = float(np.clip(y.mean(), 1e-6, 1 - 1e-6))
-    return dict(z=float(np.log(share/(1 - share))))
+    return dict(z=float(np.log(share / (1 - share))))
 
 
-_FITTERS: dict[str, tuple[type[Model], Callable[..., dict[str, Any]]]] = dict(xgboost=(Trees, _fit_trees), logistic=(Linear, _fit_line), constant=(Constant, _fit_constant))
+_FITTERS: dict[str, tuple[type[Model], Callable[..., dict[str, Any]]]] = dict(
+    xgboost=(Trees, _fit_trees), logistic=(Linear, _fit_line), constant=(Constant, _fit_constant)
+)
 
 # %% ../nbs/07_training.ipynb #a4ca4fa0
 def fit(
     recipe: Recipe,
-    frame: pl.DataFrame,      # features and `label`
-    names: Sequence[str],     # the features, in order
-    features_hash: str="",
-    threads: int=2,
-    cluster: Any=None,        # a `distributed.Client` whose workers fit trees; None: this process
-) -> Model:                   # not yet calibrated
+    frame: pl.DataFrame,  # features and `label`
+    names: Sequence[str],  # the features, in order
+    features_hash: str = "",
+    threads: int = 2,
+    cluster: Any = None,  # a `distributed.Client` whose workers fit trees; None: this process
+) -> Model:  # not yet calibrated
     "Fit one model."
-    if recipe.kind not in _FITTERS: raise TrainingError(f"no kind of model is called {recipe.kind!r}; there are {', '.join(_FITTERS)}.")
+    if recipe.kind not in _FITTERS:
+        raise TrainingError(
+            f"no kind of model is called {recipe.kind!r}; there are {', '.join(_FITTERS)}."
+        )
     y = frame["label"].cast(pl.Int8).to_numpy() if frame.height else np.zeros(0)
-    if not 0 < y.sum() < y.size: raise TrainingError(f"{y.size} labelled rows, {int(y.sum())} of them positive: both classes are needed. Choose a later cut or a longer training window.")
-    weight = float((y.size - y.sum())/y.sum()) if recipe.imbalance == "weight" else 1.0
+    if not 0 < y.sum() < y.size:
+        raise TrainingError(
+            f"{y.size} labelled rows, {int(y.sum())} of them positive: both classes are needed. Choose a later cut or a longer training window."
+        )
+    weight = float((y.size - y.sum()) / y.sum()) if recipe.imbalance == "weight" else 1.0
     cls, fitter = _FITTERS[recipe.kind]
     model = cls(list(names), features_hash)
-    for name, value in fitter(recipe, names, matrix(frame, names), y, weight, threads, cluster).items(): setattr(model, name, value)
+    for name, value in fitter(
+        recipe, names, matrix(frame, names), y, weight, threads, cluster
+    ).items():
+        setattr(model, name, value)
     return model
 
 # %% ../nbs/07_training.ipynb #b5f98202
 @dataclass(frozen=True)
 class Fold:
     "Train and test frames around one cut: features, `label`, the request's columns."
+
     cut: datetime
     train: pl.DataFrame
     test: pl.DataFrame
 
 
 def with_features(
-    rows: pl.DataFrame,      # labelled requests, as stored: an amount is in cents here
+    rows: pl.DataFrame,  # labelled requests, as stored: an amount is in cents here
     features: pl.DataFrame,  # `event_id` and features: an amount is in its own unit here
-) -> pl.DataFrame:           # rows with their features; where both have a column, the feature's
+) -> pl.DataFrame:  # rows with their features; where both have a column, the feature's
     "Put features beside labels. A stored column that shares its name with a feature gives way to it: a model must be trained on what it will be served."
     shared = [c for c in features.columns if c in rows.columns and c != "event_id"]
     return rows.drop(shared).join(features, on="event_id", how="inner", maintain_order="left")
 
 
 def training_frame(
-    rule: LabelRule, plan: Plan,
-    requests: pl.DataFrame, labels: pl.DataFrame,  # as stored in the log
-    features: pl.DataFrame,                        # `features.offline` of the requests
+    rule: LabelRule,
+    plan: Plan,
+    requests: pl.DataFrame,
+    labels: pl.DataFrame,  # as stored in the log
+    features: pl.DataFrame,  # `features.offline` of the requests
     cut: datetime,
 ) -> pl.DataFrame:
     "What can be learned from at a cut."
@@ -128,46 +193,83 @@ def training_frame(
 
 
 def test_frame(
-    rule: LabelRule, plan: Plan, entity: str,
-    requests: pl.DataFrame, labels: pl.DataFrame, features: pl.DataFrame,
+    rule: LabelRule,
+    plan: Plan,
+    entity: str,
+    requests: pl.DataFrame,
+    labels: pl.DataFrame,
+    features: pl.DataFrame,
     cut: datetime,
-    at: datetime|None=None,  # labels known by then; None: all
+    at: datetime | None = None,  # labels known by then; None: all
 ) -> pl.DataFrame:
     "What a model trained at the cut is judged on."
     history = labelled(rule, requests, labels, plan.train_start(cut), plan.test_end(cut), at)
-    test = drop_known_positives(history.filter(pl.col("event_time") >= cut), history, entity, plan.train_start(cut))
+    test = drop_known_positives(
+        history.filter(pl.col("event_time") >= cut), history, entity, plan.train_start(cut)
+    )
     return with_features(test, features)
 
 
 test_frame.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would otherwise collect
 
 
-def folds(rule: LabelRule, plan: Plan, entity: str, requests: pl.DataFrame, labels: pl.DataFrame, features: pl.DataFrame, cut: datetime) -> list[Fold]:
+def folds(
+    rule: LabelRule,
+    plan: Plan,
+    entity: str,
+    requests: pl.DataFrame,
+    labels: pl.DataFrame,
+    features: pl.DataFrame,
+    cut: datetime,
+) -> list[Fold]:
     "Validation folds: earlier cuts, with nothing that was not known at `cut`."
-    made = [Fold(c, training_frame(rule, plan, requests, labels, features, c), test_frame(rule, plan, entity, requests, labels, features, c, at=cut)) for c in plan.fold_cuts(cut)]
-    usable = [f for f in made if all(0 < frame["label"].sum() < frame.height for frame in (f.train, f.test))]
-    if not usable: raise TrainingError(f"no validation fold before {cut:%Y-%m-%d} has both classes: the history is too short. It should reach back to {plan.train_start(plan.fold_cuts(cut)[-1]):%Y-%m-%d}.")
+    made = [
+        Fold(
+            c,
+            training_frame(rule, plan, requests, labels, features, c),
+            test_frame(rule, plan, entity, requests, labels, features, c, at=cut),
+        )
+        for c in plan.fold_cuts(cut)
+    ]
+    usable = [
+        f
+        for f in made
+        if all(0 < frame["label"].sum() < frame.height for frame in (f.train, f.test))
+    ]
+    if not usable:
+        raise TrainingError(
+            f"no validation fold before {cut:%Y-%m-%d} has both classes: the history is too short. It should reach back to {plan.train_start(plan.fold_cuts(cut)[-1]):%Y-%m-%d}."
+        )
     return usable
 
 # %% ../nbs/07_training.ipynb #bd231a12
 @dataclass(frozen=True)
 class Backtest:
     "A recipe's record over the folds."
+
     recipe: Recipe
     by_fold: list[dict[str, float]]
     margins: np.ndarray  # out-of-time margins of all folds, shape (n,)
-    labels: np.ndarray   # shape (n,)
-    fold: np.ndarray     # which fold a row is of, 0 the latest; shape (n,)
+    labels: np.ndarray  # shape (n,)
+    fold: np.ndarray  # which fold a row is of, 0 the latest; shape (n,)
 
-    def mean(self, metric: str) -> float: return float(np.mean([m[metric] for m in self.by_fold]))
-    def spread(self, metric: str) -> float: return float(np.std([m[metric] for m in self.by_fold]))
+    def mean(self, metric: str) -> float:
+        return float(np.mean([m[metric] for m in self.by_fold]))
+
+    def spread(self, metric: str) -> float:
+        return float(np.std([m[metric] for m in self.by_fold]))
 
 
 def backtest(
-    recipe: Recipe, data: list[Fold], names: Sequence[str],
-    entity: str="customer_id", threads: int=2,
-    stop: Callable[[int, float], None]=lambda fold, value: None,  # called with the running mean of AP; may raise to stop early
-    cluster: Any=None,
+    recipe: Recipe,
+    data: list[Fold],
+    names: Sequence[str],
+    entity: str = "customer_id",
+    threads: int = 2,
+    stop: Callable[[int, float], None] = lambda fold, value: (
+        None
+    ),  # called with the running mean of AP; may raise to stop early
+    cluster: Any = None,
 ) -> Backtest:
     "Fit and judge a recipe at every fold."
     scores, margins, labels = [], [], []
@@ -175,141 +277,242 @@ def backtest(
         model = fit(recipe, fold.train, names, threads=threads, cluster=cluster)
         x = matrix(fold.test, names)
         scores.append(evaluate(fold.test.with_columns(score=pl.Series(model.score(x))), entity))
-        margins.append(model.margin(x)); labels.append(fold.test["label"].cast(pl.Int8).to_numpy())
+        margins.append(model.margin(x))
+        labels.append(fold.test["label"].cast(pl.Int8).to_numpy())
         stop(i, float(np.mean([s["ap"] for s in scores])))
-    return Backtest(recipe, scores, np.concatenate(margins), np.concatenate(labels), np.repeat(np.arange(len(data)), [z.size for z in margins]))
+    return Backtest(
+        recipe,
+        scores,
+        np.concatenate(margins),
+        np.concatenate(labels),
+        np.repeat(np.arange(len(data)), [z.size for z in margins]),
+    )
 
 # %% ../nbs/07_training.ipynb #36119d94
 def calibration(
     margins: np.ndarray,  # out-of-time margins, shape (n,)
-    labels: np.ndarray,   # 0 or 1, shape (n,)
-) -> tuple[float, float]: # slope and intercept of Platt's map
+    labels: np.ndarray,  # 0 or 1, shape (n,)
+) -> tuple[float, float]:  # slope and intercept of Platt's map
     "Fit the map from margin to probability (Platt 1999). A flat margin gets the base rate."
     from sklearn.linear_model import LogisticRegression
+
     share = float(np.clip(labels.mean(), 1e-6, 1 - 1e-6))
-    if not np.ptp(margins): return 0.0, float(np.log(share/(1 - share)))
+    if not np.ptp(margins):
+        return 0.0, float(np.log(share / (1 - share)))
     line = LogisticRegression(C=np.inf, max_iter=1000).fit(margins.reshape(-1, 1), labels)
     slope = float(line.coef_[0, 0])
-    return (slope, float(line.intercept_[0])) if slope > 0 else (0.0, float(np.log(share/(1 - share))))
+    return (
+        (slope, float(line.intercept_[0]))
+        if slope > 0
+        else (0.0, float(np.log(share / (1 - share))))
+    )
 
 # %% ../nbs/07_training.ipynb #250895b3
 def _suggest(trial: Any) -> dict[str, Any]:
     "The space that is searched for trees."
-    return dict(n_estimators=trial.suggest_int("n_estimators", 50, 300, step=50), learning_rate=trial.suggest_float("learning_rate", 0.03, 0.3, log=True),
-                max_depth=trial.suggest_int("max_depth", 2, 6), min_child_weight=trial.suggest_float("min_child_weight", 0.5, 10, log=True),
-                subsample=trial.suggest_float("subsample", 0.6, 1.0), colsample_bytree=trial.suggest_float("colsample_bytree", 0.5, 1.0))
+    return dict(
+        n_estimators=trial.suggest_int("n_estimators", 50, 300, step=50),
+        learning_rate=trial.suggest_float("learning_rate", 0.03, 0.3, log=True),
+        max_depth=trial.suggest_int("max_depth", 2, 6),
+        min_child_weight=trial.suggest_float("min_child_weight", 0.5, 10, log=True),
+        subsample=trial.suggest_float("subsample", 0.6, 1.0),
+        colsample_bytree=trial.suggest_float("colsample_bytree", 0.5, 1.0),
+    )
 
 
 def tune(
-    recipe: Recipe, data: list[Fold], names: Sequence[str], entity: str,
-    trials: int,                     # how many in all, those of an interrupted search included
-    storage: Path,                   # SQLite file of the studies
-    study_name: str,                 # made from everything the search depends on
-    progress: Callable[[int, int, str], None]=lambda done, total, text: None,
-    threads: int=2, cluster: Any=None,
+    recipe: Recipe,
+    data: list[Fold],
+    names: Sequence[str],
+    entity: str,
+    trials: int,  # how many in all, those of an interrupted search included
+    storage: Path,  # SQLite file of the studies
+    study_name: str,  # made from everything the search depends on
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    threads: int = 2,
+    cluster: Any = None,
 ) -> tuple[Recipe, list[dict[str, Any]]]:  # the best recipe; all trials
     "Search parameters on the folds; resumable."
-    if recipe.kind != "xgboost" or trials <= 0: return recipe, []
+    if recipe.kind != "xgboost" or trials <= 0:
+        return recipe, []
     warnings.filterwarnings("ignore", message="IProgress not found")
     import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=f"sqlite:///{storage}", study_name=study_name, direction="maximize", load_if_exists=True,
-                                sampler=optuna.samplers.TPESampler(seed=recipe.seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=4))
-    if not any(t.state.name in ("WAITING", "COMPLETE", "PRUNED") for t in study.trials): study.enqueue_trial({**START, "min_child_weight": 1.0, "subsample": 1.0, "colsample_bytree": 1.0})
+    study = optuna.create_study(
+        storage=f"sqlite:///{storage}",
+        study_name=study_name,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=recipe.seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+    )
+    if not any(t.state.name in ("WAITING", "COMPLETE", "PRUNED") for t in study.trials):
+        study.enqueue_trial(
+            {**START, "min_child_weight": 1.0, "subsample": 1.0, "colsample_bytree": 1.0}
+        )
 
     def objective(trial: Any) -> float:
         def stop(fold: int, ap: float) -> None:
             trial.report(ap, fold)
-            if trial.should_prune(): raise optuna.TrialPruned()
-        return backtest(replace(recipe, params=_suggest(trial)), data, names, entity, threads, stop, cluster).mean("ap")
+            if trial.should_prune():
+                raise optuna.TrialPruned()
 
-    came_to_an_end = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)  # one that failed is no trial: it is made up for
+        return backtest(
+            replace(recipe, params=_suggest(trial)), data, names, entity, threads, stop, cluster
+        ).mean("ap")
+
+    came_to_an_end = (
+        optuna.trial.TrialState.COMPLETE,
+        optuna.trial.TrialState.PRUNED,
+    )  # one that failed is no trial: it is made up for
     done = lambda: len(study.get_trials(deepcopy=False, states=came_to_an_end))
     while (n := done()) < trials:
-        progress(n, trials, f"trial {n + 1} of {trials}" + (f", best AP {study.best_value:.3f}" if n else ""))
+        progress(
+            n,
+            trials,
+            f"trial {n + 1} of {trials}" + (f", best AP {study.best_value:.3f}" if n else ""),
+        )
         study.optimize(objective, n_trials=1)
-    tried = [dict(number=t.number, state=t.state.name, ap=t.value, **t.params) for t in study.trials]
+    tried = [
+        dict(number=t.number, state=t.state.name, ap=t.value, **t.params) for t in study.trials
+    ]
     return replace(recipe, params=dict(study.best_params)), tried
 
 # %% ../nbs/07_training.ipynb #5d022a4e
 @dataclass
 class Trained:
     "A finished training, with everything that explains it."
+
     model: Model
     recipe: Recipe
-    backtests: dict[str, Backtest]          # candidate and baselines, by name
-    imbalance: dict[str, float]             # AP on the folds by choice
+    backtests: dict[str, Backtest]  # candidate and baselines, by name
+    imbalance: dict[str, float]  # AP on the folds by choice
     trials: list[dict[str, Any]]
     rows: dict[str, int]
 
 
 def train(
-    recipe: Recipe, frame: pl.DataFrame, data: list[Fold], names: Sequence[str], features_hash: str, entity: str,
-    trials: int, storage: Path, study_name: str,
-    progress: Callable[[int, int, str], None]=lambda done, total, text: None, threads: int=2, cluster: Any=None,
+    recipe: Recipe,
+    frame: pl.DataFrame,
+    data: list[Fold],
+    names: Sequence[str],
+    features_hash: str,
+    entity: str,
+    trials: int,
+    storage: Path,
+    study_name: str,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    threads: int = 2,
+    cluster: Any = None,
 ) -> Trained:
     "Tune, compare, calibrate, fit."
-    best, tried = tune(recipe, data, names, entity, trials, storage, study_name, progress, threads, cluster)
+    best, tried = tune(
+        recipe, data, names, entity, trials, storage, study_name, progress, threads, cluster
+    )
     progress(0, 4, "comparing ways to handle imbalance")
-    choices = {how: backtest(replace(best, imbalance=how), data, names, entity, threads, cluster=cluster) for how in (("none", "weight") if recipe.kind != "constant" else ("none",))}
+    choices = {
+        how: backtest(replace(best, imbalance=how), data, names, entity, threads, cluster=cluster)
+        for how in (("none", "weight") if recipe.kind != "constant" else ("none",))
+    }
     chosen = max(choices.values(), key=lambda b: b.mean("ap"))
     progress(2, 4, "baselines")
-    backtests = {"candidate": chosen} | {kind: backtest(Recipe(kind, {}, seed=recipe.seed), data, names, entity, threads) for kind in ("constant", "logistic")}
+    backtests = {"candidate": chosen} | {
+        kind: backtest(Recipe(kind, {}, seed=recipe.seed), data, names, entity, threads)
+        for kind in ("constant", "logistic")
+    }
     progress(3, 4, "final fit")
     model = fit(chosen.recipe, frame, names, features_hash, threads, cluster)
     model.calibration = calibration(chosen.margins, chosen.labels)
-    return Trained(model, chosen.recipe, backtests, {k: b.mean("ap") for k, b in choices.items()}, tried,
-                   dict(train=frame.height, positives=int(frame["label"].sum()), calibration=chosen.labels.size))
+    return Trained(
+        model,
+        chosen.recipe,
+        backtests,
+        {k: b.mean("ap") for k, b in choices.items()},
+        tried,
+        dict(
+            train=frame.height, positives=int(frame["label"].sum()), calibration=chosen.labels.size
+        ),
+    )
 
 # %% ../nbs/07_training.ipynb #ed4544ea
 def mlflow_client(
-    uri: str,      # of the tracking store and registry
-) -> Any:          # `mlflow.MlflowClient`
+    uri: str,  # of the tracking store and registry
+) -> Any:  # `mlflow.MlflowClient`
     "MLflow, without its telemetry and chatter; imported late, because that takes seconds."
-    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"): os.environ.setdefault(name, "true")
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ.setdefault(name, "true")
     warnings.filterwarnings("ignore", message="IProgress not found")
     from mlflow import MlflowClient
-    for name in ("mlflow", "mlflow.store.db.utils", "alembic"): logging.getLogger(name).setLevel(logging.WARNING)
+
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(uri, uri)
 
 
 def record(
     trained: Trained,
-    folder: Path,                    # the model's folder, written here and uploaded
+    folder: Path,  # the model's folder, written here and uploaded
     tracking_uri: str,
     experiment: str,
-    lineage: dict[str, Any],         # log fingerprints, feature-set hash, cut, source, package version
-    pictures: dict[str, Path]|None=None,
-) -> str:                            # the run's id
+    lineage: dict[str, Any],  # log fingerprints, feature-set hash, cut, source, package version
+    pictures: dict[str, Path] | None = None,
+) -> str:  # the run's id
     "Save the model and record the run."
     trained.model.about = dict(recipe=asdict(trained.recipe), lineage=lineage, rows=trained.rows)
     digest = save_model(trained.model, folder)
     client = mlflow_client(tracking_uri)
     found = client.get_experiment_by_name(experiment)
-    artifacts = Path(tracking_uri.removeprefix("sqlite:///")).parent/"artifacts" if tracking_uri.startswith("sqlite:///") else None
-    experiment_id = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts.as_uri() if artifacts else None)
-    run = client.create_run(experiment_id, run_name=f"{trained.recipe.kind} at {lineage.get('cut', '')}").info.run_id
-    flat = {"kind": trained.recipe.kind, "imbalance": trained.recipe.imbalance, "seed": trained.recipe.seed, **trained.recipe.params,
-            "calibration_slope": trained.model.calibration[0], "calibration_intercept": trained.model.calibration[1],
-            **{f"lineage.{k}": v for k, v in lineage.items()}, "model_digest": digest, "python": platform.python_version()}
-    for k, v in flat.items(): client.log_param(run, k, v)
+    artifacts = (
+        Path(tracking_uri.removeprefix("sqlite:///")).parent / "artifacts"
+        if tracking_uri.startswith("sqlite:///")
+        else None
+    )
+    experiment_id = (
+        found.experiment_id
+        if found
+        else client.create_experiment(
+            experiment, artifact_location=artifacts.as_uri() if artifacts else None
+        )
+    )
+    run = client.create_run(
+        experiment_id, run_name=f"{trained.recipe.kind} at {lineage.get('cut', '')}"
+    ).info.run_id
+    flat = {
+        "kind": trained.recipe.kind,
+        "imbalance": trained.recipe.imbalance,
+        "seed": trained.recipe.seed,
+        **trained.recipe.params,
+        "calibration_slope": trained.model.calibration[0],
+        "calibration_intercept": trained.model.calibration[1],
+        **{f"lineage.{k}": v for k, v in lineage.items()},
+        "model_digest": digest,
+        "python": platform.python_version(),
+    }
+    for k, v in flat.items():
+        client.log_param(run, k, v)
     for name, b in trained.backtests.items():
-        for m in ("auc", "ap", "cp100"): client.log_metric(run, f"{name}_{m}" if name != "candidate" else f"validation_{m}", b.mean(m))
-    for how, ap in trained.imbalance.items(): client.log_metric(run, f"imbalance_{how}_ap", ap)
+        for m in ("auc", "ap", "cp100"):
+            client.log_metric(
+                run, f"{name}_{m}" if name != "candidate" else f"validation_{m}", b.mean(m)
+            )
+    for how, ap in trained.imbalance.items():
+        client.log_metric(run, f"imbalance_{how}_ap", ap)
     client.log_artifacts(run, str(folder), "model")
     client.log_text(run, json.dumps(trained.trials, indent=1), "trials.json")
     client.log_text(run, model_card(trained, lineage), "model_card.md")
-    for path in (pictures or {}).values(): client.log_artifact(run, str(path), "pictures")
+    for path in (pictures or {}).values():
+        client.log_artifact(run, str(path), "pictures")
     client.set_terminated(run)
     return run
 
 # %% ../nbs/07_training.ipynb #bcd06dc7
-def model_card(
-    trained: Trained,
-    lineage: dict[str, Any],
-) -> str:  # Markdown
+def model_card(trained: Trained, lineage: dict[str, Any]) -> str:  # Markdown
     "What a person should know before relying on the model."
-    rows = "\n".join(f"| {name} | {b.mean('auc'):.3f} ± {b.spread('auc'):.3f} | {b.mean('ap'):.3f} ± {b.spread('ap'):.3f} | {b.mean('cp100'):.3f} ± {b.spread('cp100'):.3f} |" for name, b in trained.backtests.items())
+    rows = "\n".join(
+        f"| {name} | {b.mean('auc'):.3f} ± {b.spread('auc'):.3f} | {b.mean('ap'):.3f} ± {b.spread('ap'):.3f} | {b.mean('cp100'):.3f} ± {b.spread('cp100'):.3f} |"
+        for name, b in trained.backtests.items()
+    )
     return f"""# Model card
 
 A {trained.recipe.kind} model over {len(trained.model.features)} features, trained at the cut {lineage.get('cut')} on {trained.rows['train']:,} requests, {trained.rows['positives']:,} of them positive.

@@ -25,43 +25,56 @@ __all__ = ['Invariance', 'UseCase', 'load_usecase']
 @dataclass(frozen=True)
 class Invariance:
     "A change of the request that must move the score in one direction only, or not at all."
+
     name: str
     change: Callable[[dict[str, Any]], dict[str, Any]]  # features in, changed features out
-    allowed: str = "same"                                # "same", "up" or "down"
+    allowed: str = "same"  # "same", "up" or "down"
 
 
 @dataclass(frozen=True)
 class UseCase:
     "One kind of decision, from raw files to the route."
+
     name: str
-    request: type[Stream]              # what is decided on
+    request: type[Stream]  # what is decided on
     labels: LabelRule
     formats: list[SourceFormat]
     features: FeatureSet
     policy: Policy
     plan: Plan
-    entity: str                        # what reviewers look at: a card, an account
-    cuts: dict[str, datetime]          # source format -> the cut of a first run
-    simulate: Callable[..., Any]       # parameters -> a file in one of the formats
-    review: Callable[[dict[str, Any], bool, datetime], dict[str, Any]]  # request, verdict, when -> a label event
-    example: dict[str, Any] = field(default_factory=dict)               # a request as a client would send it
+    entity: str  # what reviewers look at: a card, an account
+    cuts: dict[str, datetime]  # source format -> the cut of a first run
+    simulate: Callable[..., Any]  # parameters -> a file in one of the formats
+    review: Callable[
+        [dict[str, Any], bool, datetime], dict[str, Any]
+    ]  # request, verdict, when -> a label event
+    example: dict[str, Any] = field(default_factory=dict)  # a request as a client would send it
     invariances: tuple[Invariance, ...] = ()
-    increasing: tuple[str, ...] = ()                                    # features whose rise may never lower the score
+    increasing: tuple[str, ...] = ()  # features whose rise may never lower the score
 
     @property
-    def streams(self) -> list[type[Stream]]: return list(dict.fromkeys([self.request, self.labels.stream, *self.features.streams]))
+    def streams(self) -> list[type[Stream]]:
+        return list(dict.fromkeys([self.request, self.labels.stream, *self.features.streams]))
 
 # %% ../nbs/10a_usecase.ipynb #237e571e
 @lru_cache
 def load_usecase(
-    module: str,   # as `mlkit.usecases.fraud`
+    module: str,  # as `mlkit.usecases.fraud`
 ) -> UseCase:
     "Import a use case. Raises `ImportError` saying what is missing."
-    try: found = importlib.import_module(module)
+    try:
+        found = importlib.import_module(module)
     except ModuleNotFoundError as e:
-        if e.name != module and not module.startswith(f"{e.name}."): raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
-        raise ImportError(f"no module {module!r} ({e}); set `usecase` in settings.ini to one that exists, and export its notebook.") from e
-    except SyntaxError as e: raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
+        if e.name != module and not module.startswith(f"{e.name}."):
+            raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
+        raise ImportError(
+            f"no module {module!r} ({e}); set `usecase` in settings.ini to one that exists, and export its notebook."
+        ) from e
+    except SyntaxError as e:
+        raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
     usecase = getattr(found, "usecase", None)
-    if not isinstance(usecase, UseCase): raise ImportError(f"{module} has no `usecase`; end its notebook with `usecase = UseCase(…)`.")
+    if not isinstance(usecase, UseCase):
+        raise ImportError(
+            f"{module} has no `usecase`; end its notebook with `usecase = UseCase(…)`."
+        )
     return usecase

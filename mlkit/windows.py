@@ -20,61 +20,94 @@ def keys_of(frame: pl.DataFrame, fields: Sequence[str]) -> pl.DataFrame:
 
 
 def key_codes(
-    events: pl.DataFrame, requests: pl.DataFrame,   # as `keys_of` gives them
-) -> tuple[np.ndarray, np.ndarray]:                 # int64 from 0 upwards; equal keys, and only they, get equal codes
+    events: pl.DataFrame,
+    requests: pl.DataFrame,  # as `keys_of` gives them
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # int64 from 0 upwards; equal keys, and only they, get equal codes
     "Number the keys of two frames alike."
     if events.width == 1 and events.dtypes[0] == pl.Int64:
         e, r = events.to_series().to_numpy(), requests.to_series().to_numpy()
-        low, high = min((int(a.min()) for a in (e, r) if a.size), default=0), max((int(a.max()) for a in (e, r) if a.size), default=0)
-        if high - low < 2**20: return e - low, r - low
+        low, high = (
+            min((int(a.min()) for a in (e, r) if a.size), default=0),
+            max((int(a.max()) for a in (e, r) if a.size), default=0),
+        )
+        if high - low < 2**20:
+            return e - low, r - low
     both = pl.concat([events, requests])
     names = both.unique(maintain_order=True).with_row_index("_code")
-    codes = both.join(names, on=both.columns, how="left", maintain_order="left", nulls_equal=True)["_code"].cast(pl.Int64).to_numpy()
-    return codes[:events.height], codes[events.height:]
+    codes = (
+        both.join(names, on=both.columns, how="left", maintain_order="left", nulls_equal=True)[
+            "_code"
+        ]
+        .cast(pl.Int64)
+        .to_numpy()
+    )
+    return codes[: events.height], codes[events.height :]
 
 # %% ../nbs/03a_windows.ipynb #ba225ac7
 def positions(
-    line: np.ndarray,     # sorted int64
-    asked: np.ndarray,    # sorted int64
-    inclusive: bool,      # count equal ones too
-) -> np.ndarray:          # for each of `asked`, how many of `line` are smaller
+    line: np.ndarray,  # sorted int64
+    asked: np.ndarray,  # sorted int64
+    inclusive: bool,  # count equal ones too
+) -> np.ndarray:  # for each of `asked`, how many of `line` are smaller
     "Binary search for sorted needles, as one merge."
-    if not line.size or not asked.size: return np.zeros(asked.size, np.int64)
+    if not line.size or not asked.size:
+        return np.zeros(asked.size, np.int64)
     left = pl.DataFrame({"at": pl.Series(asked).set_sorted()})
     right = pl.DataFrame({"at": pl.Series(line).set_sorted(), "n": np.arange(1, line.size + 1)})
-    return left.join_asof(right, on="at", strategy="backward", allow_exact_matches=inclusive)["n"].fill_null(0).to_numpy()
+    return (
+        left.join_asof(right, on="at", strategy="backward", allow_exact_matches=inclusive)["n"]
+        .fill_null(0)
+        .to_numpy()
+    )
 
 
 def _ties_start(line: np.ndarray) -> np.ndarray:
     "For each place of a sorted line, the position of the first that is equal."
-    return np.maximum.accumulate(np.where(np.diff(line, prepend=line[:1] - 1) > 0, np.arange(line.size), 0))
+    return np.maximum.accumulate(
+        np.where(np.diff(line, prepend=line[:1] - 1) > 0, np.arange(line.size), 0)
+    )
 
 
 def _order(line: np.ndarray, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
     "The order of the line. Events that are in order of time already, as most logs are, only have to be dealt out to their entities: a radix sort of 16 bits a pass."
-    if not line.size or int(codes.max()) >= 2**32 or not (times[1:] >= times[:-1]).all(): return pl.Series(line).arg_sort().to_numpy().astype(np.int64)
+    if not line.size or int(codes.max()) >= 2**32 or not (times[1:] >= times[:-1]).all():
+        return pl.Series(line).arg_sort().to_numpy().astype(np.int64)
     order = np.argsort(codes.astype(np.uint16), kind="stable")
-    return order if int(codes.max()) < 2**16 else order[np.argsort((codes >> 16).astype(np.uint16)[order], kind="stable")]
+    return (
+        order
+        if int(codes.max()) < 2**16
+        else order[np.argsort((codes >> 16).astype(np.uint16)[order], kind="stable")]
+    )
 
 # %% ../nbs/03a_windows.ipynb #cefc4e74
 class Line:
     "Events and requests in order of entity and time; all arrays that follow are in that order."
+
     most = 2**62  # places that fit
 
     def __init__(
         self,
-        codes: np.ndarray, times: np.ndarray,          # of the events: entity from 0 upwards, microseconds
-        asked_codes: np.ndarray, asked: np.ndarray,    # of the requests
-        longest: int,                                  # the longest window, in microseconds
+        codes: np.ndarray,
+        times: np.ndarray,  # of the events: entity from 0 upwards, microseconds
+        asked_codes: np.ndarray,
+        asked: np.ndarray,  # of the requests
+        longest: int,  # the longest window, in microseconds
     ):
         start, self.span = self.extent(times, asked, longest)
-        line, wanted = codes*self.span + (times - start), asked_codes*self.span + (asked - start)
+        line, wanted = (
+            codes * self.span + (times - start),
+            asked_codes * self.span + (asked - start),
+        )
         own = line.size == wanted.size and np.array_equal(line, wanted)
         self.events = _order(line, codes, times)
         self.line = line[self.events]
         self.requests = self.events if own else _order(wanted, asked_codes, asked)
         self.wanted = self.line if own else wanted[self.requests]
-        self.stop = _ties_start(self.line) if own else positions(self.line, self.wanted, inclusive=False)
+        self.stop = (
+            _ties_start(self.line) if own else positions(self.line, self.wanted, inclusive=False)
+        )
 
     @staticmethod
     def extent(times: np.ndarray, asked: np.ndarray, longest: int) -> tuple[int, int]:
@@ -89,46 +122,61 @@ class Line:
 
     def since(self) -> np.ndarray:
         "Microseconds since the event before each request; without meaning where its window is empty."
-        if not self.line.size: return np.zeros(self.stop.size, np.int64)
+        if not self.line.size:
+            return np.zeros(self.stop.size, np.int64)
         return self.wanted - self.line[np.maximum(self.stop - 1, 0)]
 
     def back(self, values: np.ndarray) -> np.ndarray:
         "From the order of the line to the order in which the requests were given."
-        out = np.empty_like(values); out[self.requests] = values
+        out = np.empty_like(values)
+        out[self.requests] = values
         return out
 
 # %% ../nbs/03a_windows.ipynb #291f16b1
 def running(values: np.ndarray) -> np.ndarray:
     "Running total of int64 values, with a leading zero; it may pass 64 bits and start again."
-    with np.errstate(over="ignore"): return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    with np.errstate(over="ignore"):
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
 
 
 def totals(
-    values: np.ndarray,    # int64, in the order of the line
-    begin: np.ndarray, stop: np.ndarray,
-    name: str="values",    # for the error
-    run: np.ndarray|None=None,   # their running total, where it is at hand
-) -> np.ndarray:           # int64
+    values: np.ndarray,  # int64, in the order of the line
+    begin: np.ndarray,
+    stop: np.ndarray,
+    name: str = "values",  # for the error
+    run: np.ndarray | None = None,  # their running total, where it is at hand
+) -> np.ndarray:  # int64
     "Sum of each window."
-    n, largest = int((stop - begin).max(initial=0)), max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0))))
-    if n*largest >= 2**63 and (int(totals(np.abs(values)//2**31, begin, stop, name).max(initial=0)) + n)*2**31 >= 2**63:
-        raise OverflowError(f"a window's sum of {name!r} does not fit 64 bits: {n} events of up to {largest} units; use a coarser unit or a shorter window.")
+    n, largest = (
+        int((stop - begin).max(initial=0)),
+        max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0)))),
+    )
+    if (
+        n * largest >= 2**63
+        and (int(totals(np.abs(values) // 2**31, begin, stop, name).max(initial=0)) + n) * 2**31
+        >= 2**63
+    ):
+        raise OverflowError(
+            f"a window's sum of {name!r} does not fit 64 bits: {n} events of up to {largest} units; use a coarser unit or a shorter window."
+        )
     run = running(values) if run is None else run
-    with np.errstate(over="ignore"): return run[stop] - run[begin]
+    with np.errstate(over="ignore"):
+        return run[stop] - run[begin]
 
 
 def squares(values: np.ndarray, begin: np.ndarray, stop: np.ndarray) -> pl.Series:
     "Sum of squares of each window, in 128 bits."
     wide = pl.Series(values, dtype=pl.Int64).cast(pl.Int128)
-    running = pl.concat([pl.Series([0], dtype=pl.Int128), (wide*wide).cum_sum()])
+    running = pl.concat([pl.Series([0], dtype=pl.Int128), (wide * wide).cum_sum()])
     return running.gather(stop) - running.gather(begin)
 
 # %% ../nbs/03a_windows.ipynb #392eb35f
 def extremes(
-    values: np.ndarray,    # int64, in the order of the line
-    begin: np.ndarray, stop: np.ndarray,
+    values: np.ndarray,  # int64, in the order of the line
+    begin: np.ndarray,
+    stop: np.ndarray,
     smaller: Callable[[np.ndarray, np.ndarray], np.ndarray],  # np.minimum or np.maximum
-) -> np.ndarray:           # int64; 0 where the window is empty
+) -> np.ndarray:  # int64; 0 where the window is empty
     "Smallest (or largest) value of each window."
     n, out = stop - begin, np.zeros(stop.size, np.int64)
     power = np.frexp(np.maximum(n, 1).astype(np.float64))[1] - 1
@@ -136,34 +184,42 @@ def extremes(
     for p in range(int(power.max(initial=0)) + 1):
         mine = np.flatnonzero((power == p) & (n > 0))
         out[mine] = smaller(level[begin[mine]], level[stop[mine] - length])
-        if level.size > length: level = smaller(level[:-length], level[length:])
+        if level.size > length:
+            level = smaller(level[:-length], level[length:])
         length *= 2
     return out
 
 
 def edge(
-    line: np.ndarray,      # the sorted places
-    values: np.ndarray,    # int64, in their order
-) -> np.ndarray:           # the same, with the values of each tie in ascending order
+    line: np.ndarray,  # the sorted places
+    values: np.ndarray,  # int64, in their order
+) -> np.ndarray:  # the same, with the values of each tie in ascending order
     "Values such that the first of a window is the smallest of its earliest moment, and the last the largest of its latest."
     tied = np.flatnonzero(np.diff(line) == 0)
     return values if not tied.size else values[np.lexsort((values, line))]
 
 # %% ../nbs/03a_windows.ipynb #0e1ad808
 def distinct(
-    values: np.ndarray,    # equal numbers for equal values of one entity, and only for them; in the order of the line
-    begin: np.ndarray, stop: np.ndarray,
-) -> np.ndarray:           # int64
+    values: np.ndarray,  # equal numbers for equal values of one entity, and only for them; in the order of the line
+    begin: np.ndarray,
+    stop: np.ndarray,
+) -> np.ndarray:  # int64
     "Number of different values in each window."
     n = values.size
-    if not n: return np.zeros(stop.size, np.int64)
+    if not n:
+        return np.zeros(stop.size, np.int64)
     order = np.argsort(values, kind="stable")
-    following = np.full(n, n); same = values[order[1:]] == values[order[:-1]]
+    following = np.full(n, n)
+    same = values[order[1:]] == values[order[:-1]]
     following[order[:-1][same]] = order[1:][same]
     index = np.arange(n)
-    comes = np.append(positions(stop, index, inclusive=True), stop.size)   # first request after an event
-    leaves = positions(begin, index, inclusive=True)                       # first request whose window begins after it
+    comes = np.append(
+        positions(stop, index, inclusive=True), stop.size
+    )  # first request after an event
+    leaves = positions(begin, index, inclusive=True)  # first request whose window begins after it
     ends = np.minimum(comes[following], leaves)
     counted = comes[:-1] < ends
-    change = np.bincount(comes[:-1][counted], minlength=stop.size + 1) - np.bincount(ends[counted], minlength=stop.size + 1)
+    change = np.bincount(comes[:-1][counted], minlength=stop.size + 1) - np.bincount(
+        ends[counted], minlength=stop.size + 1
+    )
     return np.cumsum(change[:-1])

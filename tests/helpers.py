@@ -1,4 +1,5 @@
 "A small use case with every kind of aggregate and key, generated events for it, and comparison bit for bit."
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from mlkit.features import FeatureSet, FeatureView, Online
 from mlkit.online import OnlineStore
 
 UTC = timezone.utc
-DAWN = datetime(2025, 3, 28, 21, tzinfo=UTC)  # a Friday evening: streams cross midnight and the weekend
+DAWN = datetime(
+    2025, 3, 28, 21, tzinfo=UTC
+)  # a Friday evening: streams cross midnight and the weekend
 OVER = ["1h", "1d", "7d"]
 
 
@@ -61,7 +64,9 @@ class Who(FeatureView, key="who"):
     tip_spread = Pay.std("tip", over=["7d"], empty=-1)
     tip_least = Pay.min("tip", over=["7d"])
     carded = Pay.share(dict(kind="card"), over=OVER)
-    dear = Pay.share(dict(amount=at_least(500_000)), over=["7d"], where=dict(kind=["card", "cash"]), empty=0)
+    dear = Pay.share(
+        dict(amount=at_least(500_000)), over=["7d"], where=dict(kind=["card", "cash"]), empty=0
+    )
     middling = Pay.count(over=["7d"], where=dict(amount=between(0.01, 1_000_000)))
     shadeless = Pay.count(over=["7d"], where=dict(shade=[None, "red"]))
 
@@ -88,48 +93,93 @@ class Pair(FeatureView, key=("who", "place")):
 class Row(FeatureView):
     amount = pl.col("amount")
     weekend = pl.col("event_time").dt.weekday() >= 6
-    third = pl.col("amount")/3
-    pace = pl.col("who_n_1h")/7.3 - pl.col("who_n_7d")*0.1
-    usual = pl.col("amount")/pl.col("who_spend_7d")
-    size = (pl.col("amount") + 1).log()/2.3
-    late = pl.col("who_gap_7d").fill_null(-1.0)/86400
-    again = pl.col("third")/7 + pl.col("usual")
-    of_all = pl.col("amount")/pl.col("who_total_1h")
+    third = pl.col("amount") / 3
+    pace = pl.col("who_n_1h") / 7.3 - pl.col("who_n_7d") * 0.1
+    usual = pl.col("amount") / pl.col("who_spend_7d")
+    size = (pl.col("amount") + 1).log() / 2.3
+    late = pl.col("who_gap_7d").fill_null(-1.0) / 86400
+    again = pl.col("third") / 7 + pl.col("usual")
+    of_all = pl.col("amount") / pl.col("who_total_1h")
     clock = pl.col("event_time").dt.convert_time_zone("Europe/Berlin").dt.hour() >= 3
     shade = pl.col("shade")
     same = pl.col("who_how_7d") == pl.col("kind")
-    mood = pl.when(pl.col("amount") > 1000).then(pl.lit("high")).otherwise(pl.lit("low")).cast(pl.Enum(["low", "high"]))
+    mood = (
+        pl.when(pl.col("amount") > 1000)
+        .then(pl.lit("high"))
+        .otherwise(pl.lit("low"))
+        .cast(pl.Enum(["low", "high"]))
+    )
 
 
 FEATURES = FeatureSet(Pay, [Who, Place, Pair, Row])
 
 
-
-def view(members: dict[str, Any], key: Any="who", name: str="Who") -> type[FeatureView]: return type(name, (FeatureView,), members, key=key)
+def view(members: dict[str, Any], key: Any = "who", name: str = "Who") -> type[FeatureView]:
+    return type(name, (FeatureView,), members, key=key)
 
 
 def pays(n: int, **columns: Any) -> pl.DataFrame:
     "Payments an hour apart; a column is a function of the payment's number."
-    plain = dict(who=lambda i: 1, place=lambda i: "a", amount=lambda i: i, online=lambda i: True, kind=lambda i: "card")
-    return pl.DataFrame([dict(event_id=f"p{i:04}", event_time=DAWN + timedelta(hours=i)) | {k: f(i) for k, f in (plain | columns).items()} for i in range(n)], schema=Pay.schema())
+    plain = dict(
+        who=lambda i: 1,
+        place=lambda i: "a",
+        amount=lambda i: i,
+        online=lambda i: True,
+        kind=lambda i: "card",
+    )
+    return pl.DataFrame(
+        [
+            dict(event_id=f"p{i:04}", event_time=DAWN + timedelta(hours=i))
+            | {k: f(i) for k, f in (plain | columns).items()}
+            for i in range(n)
+        ],
+        schema=Pay.schema(),
+    )
+
 
 # %% Generated streams
 
-STEPS = [timedelta(0), timedelta(microseconds=1), timedelta(seconds=7), timedelta(minutes=20), timedelta(hours=1), timedelta(hours=1, microseconds=-1),
-         timedelta(hours=23), timedelta(days=1), timedelta(days=6), timedelta(days=7), timedelta(days=7, microseconds=1), timedelta(days=40)]
+STEPS = [
+    timedelta(0),
+    timedelta(microseconds=1),
+    timedelta(seconds=7),
+    timedelta(minutes=20),
+    timedelta(hours=1),
+    timedelta(hours=1, microseconds=-1),
+    timedelta(hours=23),
+    timedelta(days=1),
+    timedelta(days=6),
+    timedelta(days=7),
+    timedelta(days=7, microseconds=1),
+    timedelta(days=40),
+]
 AMOUNTS = st.one_of(st.sampled_from([0, 1, 100_000_000]), st.integers(0, 100_000_000))
 
 
 @st.composite
-def some_pays(draw: Any, most: int=24) -> pl.DataFrame:
+def some_pays(draw: Any, most: int = 24) -> pl.DataFrame:
     "Stored payments in order of time, with ties, and windows hit exactly and by a microsecond."
     steps = draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=most))
     at, rows = DAWN, []
     for i, step in enumerate(steps):
         at += step
-        rows.append(dict(event_id=f"p{i:03}", event_time=at, who=draw(st.sampled_from([1, 2, -9])), place=draw(st.sampled_from(["a", "ab", "é"])),
-                         amount=draw(AMOUNTS), online=draw(st.booleans()), kind=draw(st.sampled_from(["card", "cash"])),
-                         tip=draw(st.one_of(st.none(), st.sampled_from([-100_000, 0, 100_000]), st.integers(-500, 500))), shade=draw(st.sampled_from([None, "red", "green", "blue"]))))
+        rows.append(
+            dict(
+                event_id=f"p{i:03}",
+                event_time=at,
+                who=draw(st.sampled_from([1, 2, -9])),
+                place=draw(st.sampled_from(["a", "ab", "é"])),
+                amount=draw(AMOUNTS),
+                online=draw(st.booleans()),
+                kind=draw(st.sampled_from(["card", "cash"])),
+                tip=draw(
+                    st.one_of(
+                        st.none(), st.sampled_from([-100_000, 0, 100_000]), st.integers(-500, 500)
+                    )
+                ),
+                shade=draw(st.sampled_from([None, "red", "green", "blue"])),
+            )
+        )
     return pl.DataFrame(rows, schema=Pay.schema())
 
 
@@ -138,15 +188,31 @@ def outcomes(draw: Any, payments: pl.DataFrame) -> pl.DataFrame:
     "Outcomes of some of the payments, known at once, much later, or at the very moment of another payment."
     times, rows = payments["event_time"].to_list(), []
     for p in payments.iter_rows(named=True):
-        for source in draw(st.sampled_from([(), ("outcome",), ("outcome",), ("review", "outcome")])):
-            known = draw(st.one_of(st.sampled_from(times), st.sampled_from(STEPS).map(lambda step, at=p["event_time"]: at + step)))
-            rows.append(dict(event_id=f"{p['event_id']}/{source}", event_time=max(known, p["event_time"]), pay_id=p["event_id"], who=p["who"], place=p["place"],
-                             bad=draw(st.booleans()), source=source))
+        for source in draw(
+            st.sampled_from([(), ("outcome",), ("outcome",), ("review", "outcome")])
+        ):
+            known = draw(
+                st.one_of(
+                    st.sampled_from(times),
+                    st.sampled_from(STEPS).map(lambda step, at=p["event_time"]: at + step),
+                )
+            )
+            rows.append(
+                dict(
+                    event_id=f"{p['event_id']}/{source}",
+                    event_time=max(known, p["event_time"]),
+                    pay_id=p["event_id"],
+                    who=p["who"],
+                    place=p["place"],
+                    bad=draw(st.booleans()),
+                    source=source,
+                )
+            )
     return pl.DataFrame(rows, schema=Outcome.schema())
 
 
 @st.composite
-def worlds(draw: Any, most: int=24) -> dict[type[Stream], pl.DataFrame]:
+def worlds(draw: Any, most: int = 24) -> dict[type[Stream], pl.DataFrame]:
     "Payments and what became known of them."
     payments = draw(some_pays(most))
     return {Pay: payments, Outcome: draw(outcomes(payments))}
@@ -159,37 +225,66 @@ def numbered(frame: pl.DataFrame) -> pl.DataFrame:
 
 def merged(world: dict[type[Stream], pl.DataFrame]) -> list[tuple[type[Stream], pl.DataFrame]]:
     "All events of all streams, one row each, in order of time."
-    rows = [(at, stream, frame[i:i+1]) for stream, frame in world.items() for i, at in enumerate(frame["event_time"].to_list())]
+    rows = [
+        (at, stream, frame[i : i + 1])
+        for stream, frame in world.items()
+        for i, at in enumerate(frame["event_time"].to_list())
+    ]
     return [(stream, row) for _, stream, row in sorted(rows, key=lambda r: r[0])]
+
 
 # %% Comparison
 
+
 @contextmanager
-def empty_state(features: FeatureSet=FEATURES) -> Iterator[OnlineStore]:
+def empty_state(features: FeatureSet = FEATURES) -> Iterator[OnlineStore]:
     "An online state that holds nothing."
-    with TemporaryDirectory() as folder, OnlineStore(features, folder, write=True, create=True) as store: yield store
+    with (
+        TemporaryDirectory() as folder,
+        OnlineStore(features, folder, write=True, create=True) as store,
+    ):
+        yield store
 
 
 def ask(online: Online, store: OnlineStore, request: dict[str, Any]) -> dict[str, Any]:
     "The features of one request, as the service computes them."
-    with store.reader() as reader: return online(request, reader)
+    with store.reader() as reader:
+        return online(request, reader)
 
 
-def as_frame(answers: list[dict[str, Any]], features: FeatureSet=FEATURES) -> pl.DataFrame:
+def as_frame(answers: list[dict[str, Any]], features: FeatureSet = FEATURES) -> pl.DataFrame:
     "Online answers as a frame; each value must have its feature's own Python type."
     python = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool, pl.Enum: str}
     for f in features.features:
         wanted = python.get(f.dtype.base_type() if f.words else f.dtype, (int, float))
-        assert all(a[f.name] is None or (type(a[f.name]) is wanted if isinstance(wanted, type) else isinstance(a[f.name], wanted)) for a in answers), f.name
+        assert all(
+            a[f.name] is None
+            or (
+                type(a[f.name]) is wanted
+                if isinstance(wanted, type)
+                else isinstance(a[f.name], wanted)
+            )
+            for a in answers
+        ), f.name
     return pl.DataFrame(answers, schema={f.name: f.dtype for f in features.features}, orient="row")
 
 
 def bits(column: pl.Series) -> np.ndarray:
     "Two columns are equal bit for bit exactly when these arrays are: the nulls, then the values as integers."
-    if column.dtype == pl.Enum: column = column.to_physical()
-    if column.dtype == pl.String: column = column.hash()
-    nulls, values = column.is_null().to_numpy(), column.fill_null(column.dtype == pl.Boolean and False or 0).to_numpy()
-    return np.stack([nulls.astype(np.int64), values.view(np.int64) if values.dtype == np.float64 else values.astype(np.int64)])
+    if column.dtype == pl.Enum:
+        column = column.to_physical()
+    if column.dtype == pl.String:
+        column = column.hash()
+    nulls, values = (
+        column.is_null().to_numpy(),
+        column.fill_null(column.dtype == pl.Boolean and False or 0).to_numpy(),
+    )
+    return np.stack(
+        [
+            nulls.astype(np.int64),
+            values.view(np.int64) if values.dtype == np.float64 else values.astype(np.int64),
+        ]
+    )
 
 
 def assert_same_bits(got: pl.DataFrame, expected: pl.DataFrame) -> None:
@@ -198,9 +293,13 @@ def assert_same_bits(got: pl.DataFrame, expected: pl.DataFrame) -> None:
     for name in got.columns:
         assert got.schema[name] == expected.schema[name], name
         differ = (bits(got[name]) != bits(expected[name])).any(axis=0)
-        assert not differ.any(), f"{name} differs in {differ.sum()} of {len(differ)} rows: {got[name].filter(pl.Series(differ)).head(3).to_list()} is not {expected[name].filter(pl.Series(differ)).head(3).to_list()}"
+        assert not differ.any(), (
+            f"{name} differs in {differ.sum()} of {len(differ)} rows: {got[name].filter(pl.Series(differ)).head(3).to_list()} is not {expected[name].filter(pl.Series(differ)).head(3).to_list()}"
+        )
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     "Every file below a folder and what is in it."
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }

@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "terraform"
-CONFIGURATIONS = sorted(path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/*/versions.tf"))
-GENERATED = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl", "*.tfstate*", "*.tfplan", "*_override.tf")
+CONFIGURATIONS = sorted(
+    path.parent.relative_to(SOURCE).as_posix() for path in SOURCE.glob("*/*/versions.tf")
+)
+GENERATED = shutil.ignore_patterns(
+    ".terraform", ".terraform.lock.hcl", "*.tfstate*", "*.tfplan", "*_override.tf"
+)
 
 # A configuration with the event log in its state, and a provider that calls nobody.
 DEPLOYED = """
@@ -48,7 +52,9 @@ STATE = {
             "type": "aws_s3_bucket",
             "name": "log",
             "provider": 'provider["hashicorp/aws"]',
-            "instances": [{"schema_version": 0, "attributes": {"id": "events-test", "bucket": "events-test"}}],
+            "instances": [
+                {"schema_version": 0, "attributes": {"id": "events-test", "bucket": "events-test"}}
+            ],
         }
     ],
 }
@@ -61,7 +67,11 @@ def provider_mirror() -> Path | None:
     home, cache = Path.home(), os.environ.get("TF_PLUGIN_CACHE_DIR")
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     folders = [Path(cache)] if cache else []
-    folders += [home / ".terraform.d/plugins", home / ".terraform.d/plugin-cache", data / "terraform/plugins"]
+    folders += [
+        home / ".terraform.d/plugins",
+        home / ".terraform.d/plugin-cache",
+        data / "terraform/plugins",
+    ]
     folders += [Path(share, "terraform/plugins") for share in ("/usr/local/share", "/usr/share")]
     folders += sorted(Path("/opt").glob("*"))
     for folder in folders:  # below it: host/namespace/name/version/platform/binary
@@ -84,8 +94,12 @@ def terraform(tree: Path) -> Run:
     if binary is None:
         pytest.skip("terraform is not installed")
     mirror, config = provider_mirror() or tree, tree.parent / "terraform.rc"
-    config.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror.as_posix()}"\n  }}\n}}\n')
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))}
+    config.write_text(
+        f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror.as_posix()}"\n  }}\n}}\n'
+    )
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))
+    }
     env |= {"TF_CLI_CONFIG_FILE": str(config), "TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
 
     def run(folder: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -100,7 +114,9 @@ def terraform(tree: Path) -> Run:
 def initialise(terraform: Run) -> Callable[[str], None]:
     "Makes a configuration ready to use, with a provider from this machine."
     if provider_mirror() is None:
-        pytest.skip("no local mirror of the AWS provider ~> 5.100; terraform/README.md says how to make one")
+        pytest.skip(
+            "no local mirror of the AWS provider ~> 5.100; terraform/README.md says how to make one"
+        )
 
     def initialise(folder: str) -> None:
         result = terraform(folder, "init", "-backend=false", "-input=false")
@@ -128,12 +144,16 @@ def test_configuration_is_valid(terraform: Run, configuration: str):
 
 def test_promises_are_kept(terraform: Run, configuration: str):
     example = SOURCE / configuration / "example.tfvars"
-    result = terraform(configuration, "test", *([f"-var-file={example.name}"] if example.exists() else []))
+    result = terraform(
+        configuration, "test", *([f"-var-file={example.name}"] if example.exists() else [])
+    )
     assert result.returncode == 0, result.stdout
     assert re.search(r"[1-9]\d* passed, 0 failed", result.stdout), f"no test ran:\n{result.stdout}"
 
 
-def test_destroy_is_refused_before_anything_is_touched(tree: Path, terraform: Run, initialise: Callable[[str], None]):
+def test_destroy_is_refused_before_anything_is_touched(
+    tree: Path, terraform: Run, initialise: Callable[[str], None]
+):
     "Else it fails only at the bucket, which is not empty, having removed the bucket's policy, lock and versioning."
     deployed = tree / "deployed"
     deployed.mkdir()
@@ -142,4 +162,6 @@ def test_destroy_is_refused_before_anything_is_touched(tree: Path, terraform: Ru
     initialise(deployed.name)
     result = terraform(deployed.name, "plan", "-destroy", "-refresh=false", "-input=false")
     assert result.returncode == 1, result.stdout
-    assert "Resource module.event_log.aws_s3_bucket.log has lifecycle.prevent_destroy" in result.stdout, result.stdout
+    assert (
+        "Resource module.event_log.aws_s3_bucket.log has lifecycle.prevent_destroy" in result.stdout
+    ), result.stdout

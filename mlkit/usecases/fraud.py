@@ -25,6 +25,7 @@ __all__ = ['SIMULATOR', 'HANDBOOK', 'DAYS', 'features', 'policy', 'LABELS', 'UTC
 # %% ../../nbs/usecases/fraud.ipynb #8c967b56
 class Transaction(Stream):
     "A card payment at a terminal, as it is asked about."
+
     customer_id = Key("who pays")
     terminal_id = Key("where")
     amount = Fixed("what is to be paid", places=2, high=1_000_000, unit="EUR")
@@ -32,6 +33,7 @@ class Transaction(Stream):
 
 class Label(Stream):
     "What a payment turned out to be; its time is when that became known."
+
     transaction_id = Text("the payment's event_id")
     customer_id = Key("who paid")
     terminal_id = Key("where")
@@ -41,21 +43,52 @@ class Label(Stream):
 # %% ../../nbs/usecases/fraud.ipynb #56974d58
 def _outcome(known: pl.Expr) -> dict[str, pl.Expr]:
     "The label event of a row."
-    return dict(event_id=pl.col("event_id") + "/outcome", event_time=known, transaction_id=pl.col("event_id"), customer_id=pl.col("customer_id"),
-                terminal_id=pl.col("terminal_id"), is_fraud=pl.col("is_fraud"), source=pl.lit("outcome"))
+    return dict(
+        event_id=pl.col("event_id") + "/outcome",
+        event_time=known,
+        transaction_id=pl.col("event_id"),
+        customer_id=pl.col("customer_id"),
+        terminal_id=pl.col("terminal_id"),
+        is_fraud=pl.col("is_fraud"),
+        source=pl.lit("outcome"),
+    )
 
 
-SIMULATOR = SourceFormat("simulator", Transaction,
-    columns=dict(transaction_id="event_id", event_time="event_time", customer_id="customer_id", terminal_id="terminal_id", amount="amount", is_fraud="is_fraud", label_time="label_time"),
-    extra=dict(is_fraud=Flag(), label_time=Time("when the outcome became known; empty where it never did", optional=True)),
+SIMULATOR = SourceFormat(
+    "simulator",
+    Transaction,
+    columns=dict(
+        transaction_id="event_id",
+        event_time="event_time",
+        customer_id="customer_id",
+        terminal_id="terminal_id",
+        amount="amount",
+        is_fraud="is_fraud",
+        label_time="label_time",
+    ),
+    extra=dict(
+        is_fraud=Flag(),
+        label_time=Time("when the outcome became known; empty where it never did", optional=True),
+    ),
     derive={Label: _outcome(pl.col("label_time"))},
-    ignore=("scenario",))
+    ignore=("scenario",),
+)
 
-HANDBOOK = SourceFormat("handbook", Transaction,
-    columns=dict(TRANSACTION_ID="event_id", TX_DATETIME="event_time", CUSTOMER_ID="customer_id", TERMINAL_ID="terminal_id", TX_AMOUNT="amount", TX_FRAUD="is_fraud"),
+HANDBOOK = SourceFormat(
+    "handbook",
+    Transaction,
+    columns=dict(
+        TRANSACTION_ID="event_id",
+        TX_DATETIME="event_time",
+        CUSTOMER_ID="customer_id",
+        TERMINAL_ID="terminal_id",
+        TX_AMOUNT="amount",
+        TX_FRAUD="is_fraud",
+    ),
     extra=dict(is_fraud=Flag()),
     derive={Label: _outcome(pl.col("event_time") + timedelta(days=7))},
-    ignore=("TX_TIME_SECONDS", "TX_TIME_DAYS", "TX_FRAUD_SCENARIO"))
+    ignore=("TX_TIME_SECONDS", "TX_TIME_DAYS", "TX_FRAUD_SCENARIO"),
+)
 
 # %% ../../nbs/usecases/fraud.ipynb #3b16a413
 DAYS = ["1d", "7d", "30d"]
@@ -63,18 +96,21 @@ DAYS = ["1d", "7d", "30d"]
 
 class Customer(FeatureView, key="customer_id"):
     "What this customer has done lately; the payment being scored is counted."
+
     n = Transaction.count(over=DAYS)
     spend = Transaction.mean("amount", over=DAYS)
 
 
 class Terminal(FeatureView, key="terminal_id"):
     "How often this terminal's payments turned out to be fraud, as far as known."
+
     seen = Label.count(over=DAYS, where=dict(source="outcome"))
     risk = Label.mean("is_fraud", over=DAYS, where=dict(source="outcome"), empty=0.0)
 
 
 class Moment(FeatureView):
     "The payment itself."
+
     amount = pl.col("amount")
     weekend = pl.col("event_time").dt.weekday() >= 6
     night = pl.col("event_time").dt.hour() <= 6
@@ -83,10 +119,16 @@ class Moment(FeatureView):
 features = FeatureSet(Transaction, [Moment, Customer, Terminal])
 
 # %% ../../nbs/usecases/fraud.ipynb #b35c76e9
-policy = Policy("fraud-1", max_probability=0.15, max_loss=50.0, exposure="amount", guards=(
-    Guard("burst", "customer_n_1d > 40", "more than 40 payments of this customer within a day"),
-    Guard("large", "amount >= 5000.0", "an amount of 5,000 or more"),
-))
+policy = Policy(
+    "fraud-1",
+    max_probability=0.15,
+    max_loss=50.0,
+    exposure="amount",
+    guards=(
+        Guard("burst", "customer_n_1d > 40", "more than 40 payments of this customer within a day"),
+        Guard("large", "amount >= 5000.0", "an amount of 5,000 or more"),
+    ),
+)
 
 # %% ../../nbs/usecases/fraud.ipynb #c41cc669
 LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", early=("source", "review"))
@@ -96,19 +138,27 @@ UTC = timezone.utc
 def reviewed(
     request: dict[str, Any],  # the payment, as stored
     is_fraud: bool,
-    at: datetime,             # when the reviewer said so
-) -> dict[str, Any]:          # a raw label event
+    at: datetime,  # when the reviewer said so
+) -> dict[str, Any]:  # a raw label event
     "A reviewer's verdict as a label event."
-    return dict(event_id=f"{request['event_id']}/review", event_time=at, transaction_id=request["event_id"], customer_id=request["customer_id"],
-                terminal_id=request["terminal_id"], is_fraud=is_fraud, source="review")
+    return dict(
+        event_id=f"{request['event_id']}/review",
+        event_time=at,
+        transaction_id=request["event_id"],
+        customer_id=request["customer_id"],
+        terminal_id=request["terminal_id"],
+        is_fraud=is_fraud,
+        source="review",
+    )
 
 
 def simulate(
-    path: Path,            # where the file goes (Parquet)
-    **parameters: Any,     # of `usecases.simulator.simulate`
+    path: Path,  # where the file goes (Parquet)
+    **parameters: Any,  # of `usecases.simulator.simulate`
 ) -> Path:
     "Write a simulated source file."
     from mlkit.usecases import simulator
+
     simulator.write(simulator.simulate(**parameters), path)
     return path
 
@@ -119,11 +169,30 @@ def _riskier_terminal(values: dict[str, Any]) -> dict[str, Any]:
 
 
 usecase = UseCase(
-    name="fraud", request=Transaction, labels=LABELS, formats=[SIMULATOR, HANDBOOK], features=features, policy=policy,
-    plan=Plan(train=7, wait=7, test=7, folds=4, step=7), entity="customer_id",
-    cuts=dict(simulator=datetime(2025, 4, 11, tzinfo=UTC), handbook=datetime(2018, 8, 8, tzinfo=UTC)),
-    simulate=simulate, review=reviewed,
-    example=dict(event_id="p0000001", event_time="2025-04-11T10:15:00Z", customer_id=17, terminal_id=256, amount=57.16),
+    name="fraud",
+    request=Transaction,
+    labels=LABELS,
+    formats=[SIMULATOR, HANDBOOK],
+    features=features,
+    policy=policy,
+    plan=Plan(train=7, wait=7, test=7, folds=4, step=7),
+    entity="customer_id",
+    cuts=dict(
+        simulator=datetime(2025, 4, 11, tzinfo=UTC), handbook=datetime(2018, 8, 8, tzinfo=UTC)
+    ),
+    simulate=simulate,
+    review=reviewed,
+    example=dict(
+        event_id="p0000001",
+        event_time="2025-04-11T10:15:00Z",
+        customer_id=17,
+        terminal_id=256,
+        amount=57.16,
+    ),
     increasing=("terminal_risk_1d",),
-    invariances=(Invariance("fresh fraud at the terminal never makes a payment safer", _riskier_terminal, "up"),),
+    invariances=(
+        Invariance(
+            "fresh fraud at the terminal never makes a payment safer", _riskier_terminal, "up"
+        ),
+    ),
 )

@@ -1,4 +1,5 @@
 "Invariant 2: nothing that happened, or became known, at or after a moment changes what is computed for it."
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -8,7 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import DAWN, FEATURES, Outcome, Pay, STEPS, as_frame, ask, assert_same_bits, empty_state, numbered, outcomes, some_pays, worlds
+from helpers import (
+    DAWN,
+    FEATURES,
+    Outcome,
+    Pay,
+    STEPS,
+    as_frame,
+    ask,
+    assert_same_bits,
+    empty_state,
+    numbered,
+    outcomes,
+    some_pays,
+    worlds,
+)
 from mlkit.events import ContractError
 from mlkit.features import FeatureView, Online, offline
 from mlkit.online import apply
@@ -18,20 +33,41 @@ MICROSECOND = timedelta(microseconds=1)
 LABELS = LabelRule(Outcome, refers="pay_id", value="bad")
 
 
-def pay(event_id: str, at: timedelta, who: int=1, place: str="a", amount: int=100) -> dict:
+def pay(event_id: str, at: timedelta, who: int = 1, place: str = "a", amount: int = 100) -> dict:
     "One stored payment, some time after the start."
-    return dict(event_id=event_id, event_time=DAWN + at, who=who, place=place, amount=amount, online=False, kind="card")
+    return dict(
+        event_id=event_id,
+        event_time=DAWN + at,
+        who=who,
+        place=place,
+        amount=amount,
+        online=False,
+        kind="card",
+    )
 
 
-def outcome(of: dict, known: timedelta, bad: bool=True, source: str="outcome") -> dict:
+def outcome(of: dict, known: timedelta, bad: bool = True, source: str = "outcome") -> dict:
     "What a payment turned out to be, known some time after the start."
-    return dict(event_id=f"{of['event_id']}/{source}", event_time=DAWN + known, pay_id=of["event_id"], who=of["who"], place=of["place"], bad=bad, source=source)
+    return dict(
+        event_id=f"{of['event_id']}/{source}",
+        event_time=DAWN + known,
+        pay_id=of["event_id"],
+        who=of["who"],
+        place=of["place"],
+        bad=bad,
+        source=source,
+    )
 
 
 def features_of(payments: list[dict], labels: list[dict], event_id: str) -> dict:
     "One row of the offline frame."
-    world = {Pay: pl.DataFrame(payments, schema=Pay.schema()), Outcome: pl.DataFrame(labels, schema=Outcome.schema())}
-    return offline(FEATURES, world[Pay], world).row(by_predicate=pl.col("event_id") == event_id, named=True)
+    world = {
+        Pay: pl.DataFrame(payments, schema=Pay.schema()),
+        Outcome: pl.DataFrame(labels, schema=Outcome.schema()),
+    }
+    return offline(FEATURES, world[Pay], world).row(
+        by_predicate=pl.col("event_id") == event_id, named=True
+    )
 
 
 @settings(max_examples=80)
@@ -52,8 +88,13 @@ def test_online_state_that_is_ahead_does_not_show_it(world, nth):
     with empty_state() as ahead, empty_state() as behind:
         for stream, frame in world.items():
             apply(ahead, stream, numbered(frame))
-            apply(behind, stream, numbered(frame).filter(pl.col("event_time") < request["event_time"]))
-        assert_same_bits(as_frame([ask(Online(FEATURES), ahead, request)]), as_frame([ask(Online(FEATURES), behind, request)]))
+            apply(
+                behind, stream, numbered(frame).filter(pl.col("event_time") < request["event_time"])
+            )
+        assert_same_bits(
+            as_frame([ask(Online(FEATURES), ahead, request)]),
+            as_frame([ask(Online(FEATURES), behind, request)]),
+        )
 
 
 @settings(max_examples=60)
@@ -61,8 +102,14 @@ def test_online_state_that_is_ahead_does_not_show_it(world, nth):
 def test_own_row_is_the_only_one_of_its_moment(world, nth):
     "A request is counted once, whether or not it is among the events, and its neighbours of equal time are not seen."
     i = nth % world[Pay].height
-    request = world[Pay][i:i+1]
-    alone = {**world, Pay: world[Pay].filter((pl.col("event_time") != request["event_time"][0]) | (pl.col("event_id") == request["event_id"][0]))}
+    request = world[Pay][i : i + 1]
+    alone = {
+        **world,
+        Pay: world[Pay].filter(
+            (pl.col("event_time") != request["event_time"][0])
+            | (pl.col("event_id") == request["event_id"][0])
+        ),
+    }
     without = {**world, Pay: world[Pay].filter(pl.col("event_id") != request["event_id"][0])}
     expected = offline(FEATURES, request, world)
     assert_same_bits(offline(FEATURES, request, alone), expected)
@@ -71,13 +118,35 @@ def test_own_row_is_the_only_one_of_its_moment(world, nth):
 
 def test_order_of_rows_means_nothing():
     "Events of equal time give the same rows in whatever order the log returns them."
-    rows = pl.DataFrame([pay(f"p{i}", timedelta(hours=i//3), who=i % 2, amount=i) for i in range(30)], schema=Pay.schema())
-    world = {Pay: rows, Outcome: pl.DataFrame([outcome(p, timedelta(hours=5 + i//4), bad=i % 3 == 0) for i, p in enumerate(rows.to_dicts())], schema=Outcome.schema())}
+    rows = pl.DataFrame(
+        [pay(f"p{i}", timedelta(hours=i // 3), who=i % 2, amount=i) for i in range(30)],
+        schema=Pay.schema(),
+    )
+    world = {
+        Pay: rows,
+        Outcome: pl.DataFrame(
+            [
+                outcome(p, timedelta(hours=5 + i // 4), bad=i % 3 == 0)
+                for i, p in enumerate(rows.to_dicts())
+            ],
+            schema=Outcome.schema(),
+        ),
+    }
     turned = {stream: frame.reverse() for stream, frame in world.items()}
     assert_same_bits(offline(FEATURES, rows, turned), offline(FEATURES, rows, world))
 
 
-@pytest.mark.parametrize("wait", [-timedelta(days=7), -timedelta(days=1), -MICROSECOND, timedelta(0), MICROSECOND, timedelta(days=1)])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        -timedelta(days=7),
+        -timedelta(days=1),
+        -MICROSECOND,
+        timedelta(0),
+        MICROSECOND,
+        timedelta(days=1),
+    ],
+)
 def test_label_is_invisible_until_it_is_known(wait):
     "A label counts for requests strictly after the moment it became known, however old its payment."
     old = pay("old", timedelta(0))
@@ -87,11 +156,26 @@ def test_label_is_invisible_until_it_is_known(wait):
     assert (row["place_seen_7d"], row["place_risk_7d"]) == ((1, 1.0) if seen else (0, 0.0))
 
 
-@pytest.mark.parametrize("length, name", [(timedelta(hours=1), "who_n_1h"), (timedelta(days=1), "who_n_1d"), (timedelta(days=7), "who_n_7d")])
+@pytest.mark.parametrize(
+    "length, name",
+    [
+        (timedelta(hours=1), "who_n_1h"),
+        (timedelta(days=1), "who_n_1d"),
+        (timedelta(days=7), "who_n_7d"),
+    ],
+)
 def test_window_is_open_at_both_ends(length, name):
     "(t − w, t), and the request itself."
-    for ago, counted in [(length + MICROSECOND, 1), (length, 1), (length - MICROSECOND, 2), (MICROSECOND, 2), (timedelta(0), 1)]:
-        row = features_of([pay("other", timedelta(days=30) - ago), pay("now", timedelta(days=30))], [], "now")
+    for ago, counted in [
+        (length + MICROSECOND, 1),
+        (length, 1),
+        (length - MICROSECOND, 2),
+        (MICROSECOND, 2),
+        (timedelta(0), 1),
+    ]:
+        row = features_of(
+            [pay("other", timedelta(days=30) - ago), pay("now", timedelta(days=30))], [], "now"
+        )
         assert row[name] == counted, f"{ago} ago"
 
 
@@ -101,22 +185,29 @@ def test_training_knows_only_what_was_known_at_the_cut(data):
     "Labels from the cut on change neither the labels nor the rows that training sees; the latest earlier word counts."
     payments = data.draw(some_pays())
     labels = numbered(data.draw(outcomes(payments)))
-    cut = data.draw(st.sampled_from(payments["event_time"].to_list())) + data.draw(st.sampled_from(STEPS))
+    cut = data.draw(st.sampled_from(payments["event_time"].to_list())) + data.draw(
+        st.sampled_from(STEPS)
+    )
     known = labels.filter(pl.col("event_time") < cut)
     assert known_labels(LABELS, labels, at=cut).equals(known_labels(LABELS, known))
-    assert labelled(LABELS, payments, labels, DAWN, cut, at=cut).equals(labelled(LABELS, payments, known, DAWN, cut))
+    assert labelled(LABELS, payments, labels, DAWN, cut, at=cut).equals(
+        labelled(LABELS, payments, known, DAWN, cut)
+    )
     words = {}
-    for row in sorted(known.to_dicts(), key=lambda r: (r["event_time"], r["seq"])): words[row["pay_id"]] = row["bad"]
+    for row in sorted(known.to_dicts(), key=lambda r: (r["event_time"], r["seq"])):
+        words[row["pay_id"]] = row["bad"]
     assert dict(known_labels(LABELS, labels, at=cut).select("event_id", "label").rows()) == words
 
 
 OTHER_ROWS = {
     "mean of the column": pl.col("amount") - pl.col("amount").mean(),
-    "largest of the column": pl.col("amount")/pl.col("amount").max(),
+    "largest of the column": pl.col("amount") / pl.col("amount").max(),
     "missing filled by the mean": pl.col("who_spend_1d").fill_null(pl.col("who_spend_1d").mean()),
-    "condition on the mean": pl.when(pl.col("amount") > pl.col("amount").mean()).then(1).otherwise(0),
+    "condition on the mean": pl.when(pl.col("amount") > pl.col("amount").mean())
+    .then(1)
+    .otherwise(0),
     "first row": pl.col("amount") - pl.col("amount").first(),
-    "number of rows": pl.col("amount")/pl.len(),
+    "number of rows": pl.col("amount") / pl.len(),
     "row before": pl.col("amount") - pl.col("amount").shift(1),
     "running total": pl.col("amount").cum_sum(),
     "rank": pl.col("amount").rank(),
@@ -130,12 +221,22 @@ OTHER_ROWS = {
 @pytest.mark.parametrize("what", OTHER_ROWS)
 def test_expression_over_other_rows_is_refused(what):
     "Row-wise features cannot reach into the rest of the frame, where the future lies."
-    with pytest.raises(ContractError, match="other rows"): type("Moment", (FeatureView,), {"f": OTHER_ROWS[what]})
+    with pytest.raises(ContractError, match="other rows"):
+        type("Moment", (FeatureView,), {"f": OTHER_ROWS[what]})
 
 
 def test_row_wise_expressions_are_allowed():
     "What needs only the row itself is not refused."
-    fine = dict(a=pl.col("amount").is_in([1.0, 2.0]), b=pl.sum_horizontal("amount", "who"), c=pl.col("amount").clip(0, 5), d=pl.col("event_time").dt.hour()/24,
-                e=pl.when(pl.col("amount") > 3).then(pl.col("amount")).otherwise(None), f=pl.coalesce("amount", pl.lit(1.0)), g=pl.col("amount").is_null().cast(pl.Int64), h=pl.lit(1.0),
-                i=pl.col("place").str.len_bytes(), j=pl.max_horizontal("amount", pl.lit(3.0)).log1p())
+    fine = dict(
+        a=pl.col("amount").is_in([1.0, 2.0]),
+        b=pl.sum_horizontal("amount", "who"),
+        c=pl.col("amount").clip(0, 5),
+        d=pl.col("event_time").dt.hour() / 24,
+        e=pl.when(pl.col("amount") > 3).then(pl.col("amount")).otherwise(None),
+        f=pl.coalesce("amount", pl.lit(1.0)),
+        g=pl.col("amount").is_null().cast(pl.Int64),
+        h=pl.lit(1.0),
+        i=pl.col("place").str.len_bytes(),
+        j=pl.max_horizontal("amount", pl.lit(3.0)).log1p(),
+    )
     assert list(type("Moment", (FeatureView,), fine).members) == list(fine)

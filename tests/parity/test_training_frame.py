@@ -1,4 +1,5 @@
 """What a model learns from, is judged on and is served are the same numbers."""
+
 from datetime import timedelta
 
 import polars as pl
@@ -15,11 +16,22 @@ def test_training_validation_and_test_frames_hold_the_very_features():
     events, _ = to_events(SIMULATOR, simulate(customers=150, terminals=300, days=80))
     events = {s: e.with_columns(seq=pl.int_range(pl.len())) for s, e in events.items()}
     features = offline(usecase.features, events[Transaction], events)
-    cut = (events[Transaction]["event_time"].min() + timedelta(days=70)).replace(hour=0, minute=0, second=0, microsecond=0)
+    cut = (events[Transaction]["event_time"].min() + timedelta(days=70)).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
     args = (events[Transaction], events[Label], features, cut)
-    made = [training_frame(usecase.labels, usecase.plan, *args), test_frame(usecase.labels, usecase.plan, usecase.entity, *args)]
-    for fold in folds(usecase.labels, usecase.plan, usecase.entity, *args): made += [fold.train, fold.test]
+    made = [
+        training_frame(usecase.labels, usecase.plan, *args),
+        test_frame(usecase.labels, usecase.plan, usecase.entity, *args),
+    ]
+    for fold in folds(usecase.labels, usecase.plan, usecase.entity, *args):
+        made += [fold.train, fold.test]
     for frame in made:
         assert frame.height > 100
-        assert compare(frame.select("event_id", *usecase.features.names), features, usecase.features.names)["different"] == 0
+        assert (
+            compare(
+                frame.select("event_id", *usecase.features.names), features, usecase.features.names
+            )["different"]
+            == 0
+        )
         assert frame["amount"].dtype == pl.Float64

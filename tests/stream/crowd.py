@@ -1,4 +1,5 @@
 "Consumers in their own processes, and the things that must hold in the end."
+
 from __future__ import annotations
 
 import json, os, select, signal, subprocess, sys
@@ -19,15 +20,23 @@ from mlkit.stream import follow, open_state, unreadable
 
 class Consumers:
     "Starts consumers; see `zygote`."
+
     def __init__(self, folder: Path, errors: Path, **given: Any):
         self.folder, self.given, self.errors = folder, given, errors
         paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-        self.process = subprocess.Popen([sys.executable, zygote.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors.open("w"), text=True,
-                                        env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"})
+        self.process = subprocess.Popen(
+            [sys.executable, zygote.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors.open("w"),
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"},
+        )
         self.running: set[int] = set()
 
     def _ask(self, line: str) -> int:
-        self.process.stdin.write(line + "\n"); self.process.stdin.flush()
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
     def start(self, **options: Any) -> int:
@@ -41,18 +50,21 @@ class Consumers:
         self.running.discard(pid)
         return self._ask(f"wait {pid}")
 
-    def ended(self, pid: int, seconds: float=0.05) -> bool:
+    def ended(self, pid: int, seconds: float = 0.05) -> bool:
         "Has it ended, or does it so within this time?"
-        watch = select.poll(); watch.register(fd := os.pidfd_open(pid), select.POLLIN)
-        try: return bool(watch.poll(seconds*1000))
-        finally: os.close(fd)
+        watch = select.poll()
+        watch.register(fd := os.pidfd_open(pid), select.POLLIN)
+        try:
+            return bool(watch.poll(seconds * 1000))
+        finally:
+            os.close(fd)
 
     def kill_after(self, pid: int, seconds: float) -> int:
         "SIGKILL, unless it ends by itself before."
         self.ended(pid, seconds)
         return self.end(pid, signal.SIGKILL)
 
-    def end(self, pid: int, how: signal.Signals=signal.SIGTERM) -> int:
+    def end(self, pid: int, how: signal.Signals = signal.SIGTERM) -> int:
         "Send a signal; how it ended."
         os.kill(pid, how)
         return self.wait(pid)
@@ -62,11 +74,15 @@ class Consumers:
         assert self.wait(self.start(once=True, **options)) == 0, self.errors.read_text()[-2000:]
 
     def close(self) -> None:
-        for pid in self.running: os.kill(pid, signal.SIGKILL)
-        self.process.stdin.close(); self.process.kill(); self.process.wait()
+        for pid in self.running:
+            os.kill(pid, signal.SIGKILL)
+        self.process.stdin.close()
+        self.process.kill()
+        self.process.wait()
 
 
 # %% What must hold
+
 
 def payload(logs: Logs, stream: type) -> pl.DataFrame:
     "What the log holds of a stream."
@@ -77,43 +93,69 @@ def assert_log_complete(logs: Logs, batches: int) -> None:
     "Every event of the batches exactly once, numbered without a gap; every refused row in quarantine exactly once."
     for stream, ids in ((Pay, world.pay_ids(batches)), (Outcome, world.outcome_ids(batches))):
         rows = scan(logs[stream]).collect().sort("seq")
-        assert sorted(rows["event_id"]) == sorted(ids) and rows["seq"].to_list() == list(range(len(ids)))
+        assert sorted(rows["event_id"]) == sorted(ids) and rows["seq"].to_list() == list(
+            range(len(ids))
+        )
     events = [e for n in range(batches) for e in world.batch(n)]
     lies = [world.lie(n - 1) for n in range(batches) if n % 4 == 1]
     sent = pl.DataFrame([row for s, row in events if s == "pay" and row not in lies])
     expected = check(Pay, sent.unique("event_id"))[0].sort("event_id")
     first_word = ~pl.col("event_id").is_in([row["event_id"] for row in lies])
     assert payload(logs, Pay).filter(first_word).equals(expected.filter(first_word))
-    kept = logs[Pay].quarantine.read().with_columns(id=pl.col("row").str.json_path_match("$.event_id"))
+    kept = (
+        logs[Pay].quarantine.read().with_columns(id=pl.col("row").str.json_path_match("$.event_id"))
+    )
     contract = kept.filter(pl.col("reason").str.starts_with("amount"))
     assert sorted(contract["id"]) == sorted(f"dirty {n}" for n in range(batches))
-    conflicts, stored = kept.filter(pl.col("reason").str.contains("another payload")), dict(payload(logs, Pay).select("event_id", "amount").rows())
+    conflicts, stored = (
+        kept.filter(pl.col("reason").str.contains("another payload")),
+        dict(payload(logs, Pay).select("event_id", "amount").rows()),
+    )
     assert sorted(conflicts["id"]) == sorted(row["event_id"] for row in lies)
-    for row in conflicts.iter_rows(named=True): assert {stored[row["id"]], int(json.loads(row["row"])["amount"])} == {int(world.pay(int(row["id"][1:]))["amount"]*100), 500_050}
+    for row in conflicts.iter_rows(named=True):
+        assert {stored[row["id"]], int(json.loads(row["row"])["amount"])} == {
+            int(world.pay(int(row["id"][1:]))["amount"] * 100),
+            500_050,
+        }
 
 
 def assert_unread_kept(logs: Logs, batches: int) -> None:
     "What was no event is in quarantine, with its entry id, exactly once."
-    kept = unreadable(logs).read().select(pl.col("row").str.json_path_match(f"$.{k}").alias(k) for k in ("entry", "event"))
-    assert sorted(kept["event"]) == sorted([f"{{half {n}" for n in range(batches)] + [json.dumps(dict(n=n)) for n in range(batches)])
+    kept = (
+        unreadable(logs)
+        .read()
+        .select(pl.col("row").str.json_path_match(f"$.{k}").alias(k) for k in ("entry", "event"))
+    )
+    assert sorted(kept["event"]) == sorted(
+        [f"{{half {n}" for n in range(batches)] + [json.dumps(dict(n=n)) for n in range(batches)]
+    )
     assert kept["entry"].n_unique() == kept.height
 
 
 def answers(folder: Path, requests: list[dict[str, Any]]) -> pl.DataFrame:
     "The features of all requests, as the service computes them from the state in a folder."
     online = Online(FEATURES)
-    with OnlineStore(FEATURES, folder) as store: return as_frame([ask(online, store, r) for r in requests])
+    with OnlineStore(FEATURES, folder) as store:
+        return as_frame([ask(online, store, r) for r in requests])
 
 
-def assert_state_equals_bulk_load(logs: Logs, most: int=100_000) -> int:
+def assert_state_equals_bulk_load(logs: Logs, most: int = 100_000) -> int:
     "The followed state stands where a bulk load of the log does and answers every request with the same bits; says how many."
-    state, bulk = state_folder(logs.folder, FEATURES), logs.folder/"bulk"
+    state, bulk = state_folder(logs.folder, FEATURES), logs.folder / "bulk"
     with open_state(FEATURES, state, logs) as store:
         follow(store, logs)
-        with store.reader() as r: position = r.position()
+        with store.reader() as r:
+            position = r.position()
     assert load(FEATURES, bulk, logs) == position
-    assert position["seq"] == {s.name: rows - 1 for s in FEATURES.streams if (rows := scan(logs[s]).select(pl.len()).collect().item())}
+    assert position["seq"] == {
+        s.name: rows - 1
+        for s in FEATURES.streams
+        if (rows := scan(logs[s]).select(pl.len()).collect().item())
+    }
     requests = payload(logs, Pay).sort("event_time", "event_id").tail(most).to_dicts()
-    late = [{**r, "event_time": requests[-1]["event_time"].replace(microsecond=7)} for r in requests[-20:]]
+    late = [
+        {**r, "event_time": requests[-1]["event_time"].replace(microsecond=7)}
+        for r in requests[-20:]
+    ]
     assert_same_bits(answers(state, requests + late), answers(bulk, requests + late))
     return len(requests)

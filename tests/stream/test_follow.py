@@ -1,4 +1,5 @@
 "The online state is a function of a prefix of the log, whoever appended it, in whatever turns it was followed."
+
 from __future__ import annotations
 
 from typing import Any
@@ -20,13 +21,19 @@ from mlkit.online import OnlineStore, StateError, load, state_folder
 from mlkit.stream import Follower, follow, open_state, tail
 
 
-
-def pays(n: int) -> pl.DataFrame: return check(Pay, pl.DataFrame([row for s, row in events_of.batch(n) if s == "pay" and row["amount"] >= 0]).unique("event_id", keep="first"))[0]
+def pays(n: int) -> pl.DataFrame:
+    return check(
+        Pay,
+        pl.DataFrame(
+            [row for s, row in events_of.batch(n) if s == "pay" and row["amount"] >= 0]
+        ).unique("event_id", keep="first"),
+    )[0]
 
 
 def filled(logs: Logs, batches: int) -> Logs:
     "The log of so many batches of payments."
-    for n in range(batches): append(logs[Pay], pays(n), f"batch {n}")
+    for n in range(batches):
+        append(logs[Pay], pays(n), f"batch {n}")
     return logs
 
 
@@ -35,57 +42,86 @@ def test_tail_opens_only_the_files_it_needs(logs: Logs) -> None:
     filled(logs, 12)
     whole = scan(logs[Pay]).collect().sort("seq")
     for merged in (False, True):
-        if merged: assert compact(logs[Pay]) > 0
+        if merged:
+            assert compact(logs[Pay]) > 0
         for after in (-1, 0, 57, whole.height - 2, whole.height - 1, whole.height + 5):
-            for most in (1, 16, 10_000): assert tail(logs[Pay], after, most).equals(whole[after + 1:after + 1 + most])
+            for most in (1, 16, 10_000):
+                assert tail(logs[Pay], after, most).equals(whole[after + 1 : after + 1 + most])
         files = logs[Pay].table().file_uris(file_pruning_predicate=f"seq > {whole.height - 3}")
         assert 0 < len(files) < len(logs[Pay].table().file_uris())
 
 
 @pytest.mark.parametrize("name", ["with space", "Zürich", "a#b", "100%"])
 def test_tail_in_a_folder_of_any_name(name: str, tmp_path: Any) -> None:
-    logs = filled(Logs(tmp_path/name), 2)
-    assert tail(logs[Pay], -1).equals(scan(logs[Pay]).collect().sort("seq")) and tail(logs[Pay], 3).height == scan(logs[Pay]).collect().height - 4
+    logs = filled(Logs(tmp_path / name), 2)
+    assert (
+        tail(logs[Pay], -1).equals(scan(logs[Pay]).collect().sort("seq"))
+        and tail(logs[Pay], 3).height == scan(logs[Pay]).collect().height - 4
+    )
 
 
 def test_gap_in_the_log_is_an_error(logs: Logs) -> None:
     "A log from which a file was lost is not followed past the gap."
-    filled(logs, 2); table = logs[Pay].table()
+    filled(logs, 2)
+    table = logs[Pay].table()
     table.alter.set_table_properties({"delta.appendOnly": "false"})
     table.delete("seq = 5")
-    with pytest.raises(LogError, match="without a gap"): tail(logs[Pay], 2)
+    with pytest.raises(LogError, match="without a gap"):
+        tail(logs[Pay], 2)
 
 
 @settings(max_examples=25)
-@given(worlds(most=30), st.lists(st.sampled_from(["mine", "lost", "theirs", "compact"]), min_size=16, max_size=16), st.randoms(use_true_random=False))
-def test_any_turns_of_appending_and_following(tmp_path_factory: Any, world: dict, turns: list[str], random: Any) -> None:
+@given(
+    worlds(most=30),
+    st.lists(st.sampled_from(["mine", "lost", "theirs", "compact"]), min_size=16, max_size=16),
+    st.randoms(use_true_random=False),
+)
+def test_any_turns_of_appending_and_following(
+    tmp_path_factory: Any, world: dict, turns: list[str], random: Any
+) -> None:
     "Batches by two writers, of which one tells its follower what it appended and the other dies before it can; compaction; a reload: the state is that of a bulk load."
-    logs = Logs(tmp_path_factory.mktemp("turns")/"workspace"); other, state = Logs(logs.folder), state_folder(logs.folder, FEATURES)
-    parts = [(s, part) for s, frame in world.items() for part in frame.sample(fraction=1, shuffle=True, seed=1).iter_slices(4)]
+    logs = Logs(tmp_path_factory.mktemp("turns") / "workspace")
+    other, state = Logs(logs.folder), state_folder(logs.folder, FEATURES)
+    parts = [
+        (s, part)
+        for s, frame in world.items()
+        for part in frame.sample(fraction=1, shuffle=True, seed=1).iter_slices(4)
+    ]
     random.shuffle(parts)
     with open_state(FEATURES, state, logs) as store:
         follower = Follower(store, logs)
         for n, ((stream, part), turn) in enumerate(zip(parts, turns)):
             landed = append((other if turn == "theirs" else logs)[stream], part, f"batch {n}")
-            if turn == "mine": follower.catch_up({stream: landed.events})
-            if turn == "compact": compact(logs[stream]); follower.catch_up()
+            if turn == "mine":
+                follower.catch_up({stream: landed.events})
+            if turn == "compact":
+                compact(logs[stream])
+                follower.catch_up()
         follower.catch_up()
         assert n == len(parts) - 1
         position = follower.position()
         requests = world[Pay].to_dicts()
         got = as_frame([ask(Online(FEATURES), store, r) for r in requests])
-    assert load(FEATURES, logs.folder/"bulk", logs)["seq"] == position
-    with OnlineStore(FEATURES, logs.folder/"bulk") as bulk: assert_same_bits(got, as_frame([ask(Online(FEATURES), bulk, r) for r in requests]))
+    assert load(FEATURES, logs.folder / "bulk", logs)["seq"] == position
+    with OnlineStore(FEATURES, logs.folder / "bulk") as bulk:
+        assert_same_bits(got, as_frame([ask(Online(FEATURES), bulk, r) for r in requests]))
 
 
-def test_fresh_rows_are_used_only_where_they_continue_the_state(logs: Logs, monkeypatch: Any) -> None:
+def test_fresh_rows_are_used_only_where_they_continue_the_state(
+    logs: Logs, monkeypatch: Any
+) -> None:
     "Rows that continue the position are not read again; rows beyond a hole are not applied without what is missing."
     with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store:
         follower, first, read = Follower(store, logs), append(logs[Pay], pays(0), "a"), []
         with monkeypatch.context() as patch:
-            patch.setattr(stream_module, "tail", lambda log, *_, **__: read.append(log.stream) or pl.DataFrame())
+            patch.setattr(
+                stream_module,
+                "tail",
+                lambda log, *_, **__: read.append(log.stream) or pl.DataFrame(),
+            )
             assert follower.catch_up({Pay: first.events})["pay"] == first.new and read == []
-        append(logs[Pay], pays(1), "b"); last = append(logs[Pay], pays(2), "c")
+        append(logs[Pay], pays(1), "b")
+        last = append(logs[Pay], pays(2), "c")
         follower.catch_up({Pay: last.events})
         assert follower.position()["pay"] == scan(logs[Pay]).collect()["seq"].max()
     assert_state_equals_bulk_load(logs)
@@ -93,28 +129,41 @@ def test_fresh_rows_are_used_only_where_they_continue_the_state(logs: Logs, monk
 
 def test_a_state_that_was_replaced_goes_on_from_its_own_position(logs: Logs) -> None:
     "A bulk load of an earlier moment in place of the followed state: the next follower brings it up to the log."
-    filled(logs, 3); state = state_folder(logs.folder, FEATURES)
+    filled(logs, 3)
+    state = state_folder(logs.folder, FEATURES)
     open_state(FEATURES, state, logs).close()
     filled(logs, 6)
-    with open_state(FEATURES, state, logs) as store: assert follow(store, logs)["pay"] > 0 and follow(store, logs)["pay"] == 0
+    with open_state(FEATURES, state, logs) as store:
+        assert follow(store, logs)["pay"] > 0 and follow(store, logs)["pay"] == 0
     assert_state_equals_bulk_load(logs)
 
 
 def test_two_feature_sets_follow_one_log(logs: Logs) -> None:
     "As during a release: each has its own state, and each is that of a bulk load."
+
     class Brief(FeatureView, key="who"):
         n = Pay.count(over=["1h"])
+
     brief, folders = FeatureSet(Pay, [Brief]), {}
     for n in range(4):
         filled(logs, n + 1)
-        for features in (FEATURES, brief)[:1 + n % 2]:  # the second one only every other time
+        for features in (FEATURES, brief)[: 1 + n % 2]:  # the second one only every other time
             folders[features] = state_folder(logs.folder, features)
-            with open_state(features, folders[features], logs) as store: follow(store, logs)
+            with open_state(features, folders[features], logs) as store:
+                follow(store, logs)
     requests = scan(logs[Pay]).select(list(Pay.fields)).collect().to_dicts()
     for features, folder in folders.items():
-        load(features, logs.folder/"bulk", logs)
-        with OnlineStore(features, folder) as followed, OnlineStore(features, logs.folder/"bulk") as bulk:
-            assert_same_bits(*(as_frame([ask(Online(features), s, r) for r in requests], features) for s in (followed, bulk)))
+        load(features, logs.folder / "bulk", logs)
+        with (
+            OnlineStore(features, folder) as followed,
+            OnlineStore(features, logs.folder / "bulk") as bulk,
+        ):
+            assert_same_bits(
+                *(
+                    as_frame([ask(Online(features), s, r) for r in requests], features)
+                    for s in (followed, bulk)
+                )
+            )
     assert len(folders) == 2
 
 
@@ -124,21 +173,31 @@ def test_two_followers_of_one_state_take_turns(logs: Logs, consumers: Any) -> No
     pids = [crowd.start(), crowd.start()]
     filled(logs, 8)
     state, end = state_folder(logs.folder, FEATURES), scan(logs[Pay]).collect()["seq"].max()
+
     def reached() -> int:
-        try: store = OnlineStore(FEATURES, state)
-        except StateError: return -1
-        with store, store.reader() as r: return r.position().get("seq", {}).get("pay", -1)
-    while reached() < end: assert not any(crowd.ended(pid) for pid in pids), crowd.errors.read_text()
+        try:
+            store = OnlineStore(FEATURES, state)
+        except StateError:
+            return -1
+        with store, store.reader() as r:
+            return r.position().get("seq", {}).get("pay", -1)
+
+    while reached() < end:
+        assert not any(crowd.ended(pid) for pid in pids), crowd.errors.read_text()
     assert [crowd.end(pid) for pid in pids] == [0, 0]
     assert_state_equals_bulk_load(logs)
 
 
 def test_a_state_of_another_log_is_not_followed(logs: Logs, tmp_path: Any) -> None:
     "It is ahead of this one: what comes here would never reach it."
-    other, state = filled(Logs(tmp_path/"other"), 3), state_folder(logs.folder, FEATURES)
-    filled(logs, 1); load(FEATURES, state, other)
+    other, state = filled(Logs(tmp_path / "other"), 3), state_folder(logs.folder, FEATURES)
+    filled(logs, 1)
+    load(FEATURES, state, other)
     with OnlineStore(FEATURES, state, write=True) as store:
-        with pytest.raises(StateError, match="not of this log"): follow(store, logs)
-        with pytest.raises(StateError, match="not of this log"): Follower(store, logs).catch_up({Pay: append(logs[Pay], pays(1), "more").events})
+        with pytest.raises(StateError, match="not of this log"):
+            follow(store, logs)
+        with pytest.raises(StateError, match="not of this log"):
+            Follower(store, logs).catch_up({Pay: append(logs[Pay], pays(1), "more").events})
     load(FEATURES, state, logs)
-    with OnlineStore(FEATURES, state, write=True) as store: assert follow(store, logs) == {"pay": 0, "outcome": 0}
+    with OnlineStore(FEATURES, state, write=True) as store:
+        assert follow(store, logs) == {"pay": 0, "outcome": 0}

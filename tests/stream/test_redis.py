@@ -1,4 +1,5 @@
 "A Redis stream with a consumer group: every entry once into the log, acknowledged only then."
+
 from __future__ import annotations
 
 import json
@@ -14,7 +15,18 @@ from helpers import FEATURES, Outcome, Pay
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.online import state_folder
-from mlkit.stream import Consumer, Follower, RedisSource, StreamError, committed, decode, land_batch, open_state, run, unreadable
+from mlkit.stream import (
+    Consumer,
+    Follower,
+    RedisSource,
+    StreamError,
+    committed,
+    decode,
+    land_batch,
+    open_state,
+    run,
+    unreadable,
+)
 
 STREAMS = [Pay, Outcome]
 
@@ -23,63 +35,115 @@ STREAMS = [Pay, Outcome]
 def join(redis: Any, logs: Logs) -> Iterator[Any]:
     "Makes consumers of the group that belongs to `logs`."
     made: list[RedisSource] = []
+
     def make(**options: Any) -> RedisSource:
-        made.append(RedisSource(redis.url, STREAMS, logs.folder/"stream", "events", **{"linger": 0.0, **options}))
+        made.append(
+            RedisSource(
+                redis.url, STREAMS, logs.folder / "stream", "events", **{"linger": 0.0, **options}
+            )
+        )
         return made[-1]
+
     yield make
-    for s in made: s.close()
+    for s in made:
+        s.close()
 
 
 def drain(logs: Logs, source: RedisSource) -> Any:
     "Consume until there is nothing left; what was done."
-    with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store: return run(Consumer(logs, [Follower(store, logs)], source), once=True)
+    with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store:
+        return run(Consumer(logs, [Follower(store, logs)], source), once=True)
 
 
-def pending(redis: Any) -> int: return redis.xpending("events", "mlkit")["pending"]
+def pending(redis: Any) -> int:
+    return redis.xpending("events", "mlkit")["pending"]
 
 
 def test_every_entry_once(logs: Logs, redis: Any, join: Any) -> None:
     "Overlapping, dirty, contradicting and unreadable entries; then all of them again."
-    for n in range(5): world.send(redis, "events", n)
+    for n in range(5):
+        world.send(redis, "events", n)
     done = drain(logs, join(most=37))
-    assert (done.events, done.behind, done.lag.waiting, pending(redis)) == (len(world.pay_ids(5)) + len(world.outcome_ids(5)), 0, 0, 0)
-    assert_log_complete(logs, 5); assert_unread_kept(logs, 5); assert_state_equals_bulk_load(logs)
+    assert (done.events, done.behind, done.lag.waiting, pending(redis)) == (
+        len(world.pay_ids(5)) + len(world.outcome_ids(5)),
+        0,
+        0,
+        0,
+    )
+    assert_log_complete(logs, 5)
+    assert_unread_kept(logs, 5)
+    assert_state_equals_bulk_load(logs)
     before = scan(logs[Pay]).collect()
-    for n in range(5): world.send(redis, "events", n)
+    for n in range(5):
+        world.send(redis, "events", n)
     assert drain(logs, join(most=50)).events == 0 and scan(logs[Pay]).collect().equals(before)
 
 
-def test_group_that_was_lost_is_read_again_from_the_beginning(logs: Logs, redis: Any, join: Any) -> None:
+def test_group_that_was_lost_is_read_again_from_the_beginning(
+    logs: Logs, redis: Any, join: Any
+) -> None:
     "Redis forgot how far it was: the log did not."
-    for n in range(3): world.send(redis, "events", n)
-    source = join(); drain(logs, source)
+    for n in range(3):
+        world.send(redis, "events", n)
+    source = join()
+    drain(logs, source)
     redis.xgroup_destroy("events", "mlkit")
     world.send(redis, "events", 3)
-    with pytest.raises(StreamError, match="NOGROUP"): source.poll()
+    with pytest.raises(StreamError, match="NOGROUP"):
+        source.poll()
     assert drain(logs, source).duplicates > 0
     assert scan(logs[Pay]).collect()["event_id"].sort().to_list() == sorted(world.pay_ids(4))
 
 
-@pytest.mark.parametrize("fields, why", [
-    (dict(stream="refund", event="{}"), "is not one of pay, outcome"), (dict(event="{}"), "is not one of pay, outcome"), (dict(stream="pay"), "not JSON"), (dict(stream="pay", event="{half"), "not JSON"),
-    (dict(stream="pay", event='"text"'), "not a JSON object"), (dict(stream=b"\xff", event=b"\xff"), "is not one of pay, outcome"), (dict(stream="pay", event=b'{"who": "\xff"}'), "not JSON")])
-def test_what_is_no_event_is_kept_with_its_entry_id(logs: Logs, redis: Any, join: Any, fields: dict, why: str) -> None:
+@pytest.mark.parametrize(
+    "fields, why",
+    [
+        (dict(stream="refund", event="{}"), "is not one of pay, outcome"),
+        (dict(event="{}"), "is not one of pay, outcome"),
+        (dict(stream="pay"), "not JSON"),
+        (dict(stream="pay", event="{half"), "not JSON"),
+        (dict(stream="pay", event='"text"'), "not a JSON object"),
+        (dict(stream=b"\xff", event=b"\xff"), "is not one of pay, outcome"),
+        (dict(stream="pay", event=b'{"who": "\xff"}'), "not JSON"),
+    ],
+)
+def test_what_is_no_event_is_kept_with_its_entry_id(
+    logs: Logs, redis: Any, join: Any, fields: dict, why: str
+) -> None:
     "And does not keep the entries behind it from landing."
-    entry = redis.xadd("events", fields).decode(); world.send(redis, "events", 0)
-    assert drain(logs, join()).events == len(world.pay_ids(1)) + len(world.outcome_ids(1)) and pending(redis) == 0
-    kept = [(json.loads(r["row"])["entry"], r["reason"]) for r in unreadable(logs).read().to_dicts()]
+    entry = redis.xadd("events", fields).decode()
+    world.send(redis, "events", 0)
+    assert (
+        drain(logs, join()).events == len(world.pay_ids(1)) + len(world.outcome_ids(1))
+        and pending(redis) == 0
+    )
+    kept = [
+        (json.loads(r["row"])["entry"], r["reason"]) for r in unreadable(logs).read().to_dicts()
+    ]
     assert [w for e, w in kept if e == entry][0].find(why) >= 0
 
 
 def test_what_is_no_event_is_kept_whole(logs: Logs, redis: Any, join: Any) -> None:
     "Other fields, and bytes that are no text: all of it can be had back from quarantine."
-    redis.xadd("events", dict(stream=b"p\xe4y", event="{}", source="till 7")); drain(logs, join())
+    redis.xadd("events", dict(stream=b"p\xe4y", event="{}", source="till 7"))
+    drain(logs, join())
     [row] = [json.loads(r["row"]) for r in unreadable(logs).read().to_dicts()]
     assert row["stream"] == "p\\xe4y" and json.loads(row["other"]) == {"source": "till 7"}
 
 
-@pytest.mark.parametrize("change, why", [(dict(colour="red"), "unknown field: colour"), (dict(amount="lots"), "amount: not a fixed"), (dict(who=None), "who: missing"), (dict(who=[1]), "who: not a key"), (dict(event_time="soon"), "event_time: not a time")])
-def test_what_breaks_the_contract_is_kept_with_the_reason(logs: Logs, redis: Any, join: Any, change: dict, why: str) -> None:
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (dict(colour="red"), "unknown field: colour"),
+        (dict(amount="lots"), "amount: not a fixed"),
+        (dict(who=None), "who: missing"),
+        (dict(who=[1]), "who: not a key"),
+        (dict(event_time="soon"), "event_time: not a time"),
+    ],
+)
+def test_what_breaks_the_contract_is_kept_with_the_reason(
+    logs: Logs, redis: Any, join: Any, change: dict, why: str
+) -> None:
     redis.xadd("events", dict(stream="pay", event=json.dumps({**world.pay(1), **change})))
     assert drain(logs, join()).quarantined == 1 and pending(redis) == 0
     [row] = logs[Pay].quarantine.read().to_dicts()
@@ -88,45 +152,73 @@ def test_what_breaks_the_contract_is_kept_with_the_reason(logs: Logs, redis: Any
 
 def test_offsets_are_committed_with_the_rows(logs: Logs, redis: Any, join: Any) -> None:
     "From a row to its entries, and from the log to the last offset; another key is another offset."
-    ids = [redis.xadd("events", dict(stream="pay", event=json.dumps(world.pay(i)))).decode() for i in range(9)]
+    ids = [
+        redis.xadd("events", dict(stream="pay", event=json.dumps(world.pay(i)))).decode()
+        for i in range(9)
+    ]
     drain(logs, join(most=3))
     rows = scan(logs[Pay]).collect().sort("seq")
     spans = [b.split("/")[2].split("..") for b in rows["batch_id"]]
-    assert spans == [[ids[i//3*3], ids[i//3*3 + 2]] for i in range(9)]
-    assert committed(logs[Pay], "events") == tuple(int(n) for n in ids[-1].split("-")) and committed(logs[Pay], "event") is None and committed(logs[Outcome], "events") is None
+    assert spans == [[ids[i // 3 * 3], ids[i // 3 * 3 + 2]] for i in range(9)]
+    assert (
+        committed(logs[Pay], "events") == tuple(int(n) for n in ids[-1].split("-"))
+        and committed(logs[Pay], "event") is None
+        and committed(logs[Outcome], "events") is None
+    )
     table = logs[Pay].table()
     assert all(table.transaction_version(b) == 1 for b in rows["batch_id"])
 
 
 def test_the_same_offsets_with_other_content_are_another_batch(logs: Logs) -> None:
     "A Redis that was emptied and numbers anew does not make its entries look like repeats."
-    one, other = (decode("events", [(b"1-1", {b"stream": b"pay", b"event": json.dumps(world.pay(i)).encode()})], {"pay": Pay}) for i in (1, 2))
+    one, other = (
+        decode(
+            "events",
+            [(b"1-1", {b"stream": b"pay", b"event": json.dumps(world.pay(i)).encode()})],
+            {"pay": Pay},
+        )
+        for i in (1, 2)
+    )
     assert [land_batch(logs, b).new for b in (one, other, one)] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("moment", ["log", "state", "done"])
-def test_a_consumer_that_dies_with_pending_entries(logs: Logs, redis: Any, consumers: Any, moment: str) -> None:
+def test_a_consumer_that_dies_with_pending_entries(
+    logs: Logs, redis: Any, consumers: Any, moment: str
+) -> None:
     "The next one on this machine has its name and goes on at once, whatever the time."
-    for n in range(2): world.send(redis, "events", n)
+    for n in range(2):
+        world.send(redis, "events", n)
     crowd = consumers(url=redis.url, most=30, linger=0.0, takeover=3600)
     assert crowd.wait(crowd.start(moment=moment)) == -9 and pending(redis) == 30
     crowd.once()
     assert pending(redis) == 0 and len(redis.xinfo_consumers("events", "mlkit")) == 1
-    assert_log_complete(logs, 2); assert_unread_kept(logs, 2); assert_state_equals_bulk_load(logs)
+    assert_log_complete(logs, 2)
+    assert_unread_kept(logs, 2)
+    assert_state_equals_bulk_load(logs)
 
 
-def test_entries_of_a_silent_consumer_are_taken_over_whole(logs: Logs, redis: Any, join: Any) -> None:
+def test_entries_of_a_silent_consumer_are_taken_over_whole(
+    logs: Logs, redis: Any, join: Any
+) -> None:
     "All it had, as one batch of the same name; when it turns out to be alive, its batch is there already."
-    for n in range(2): world.send(redis, "events", n)
+    for n in range(2):
+        world.send(redis, "events", n)
     silent, other = join(most=40), join(most=7, takeover=0.0)
     assert silent.name != other.name
     [held] = silent.poll()
     [taken] = other.poll()
-    assert (taken.name, taken.handle) == (held.name, held.handle) and "took over 40 entries" in other.notices[0]
-    landed = land_batch(logs, taken); other.done(taken)
-    again = land_batch(logs, held); silent.done(held)
+    assert (taken.name, taken.handle) == (
+        held.name,
+        held.handle,
+    ) and "took over 40 entries" in other.notices[0]
+    landed = land_batch(logs, taken)
+    other.done(taken)
+    again = land_batch(logs, held)
+    silent.done(held)
     assert landed.new > 0 and again.new == 0 and pending(redis) == 0
-    drain(logs, other); assert_log_complete(logs, 2)
+    drain(logs, other)
+    assert_log_complete(logs, 2)
 
 
 def test_a_consumer_that_is_at_work_is_left_alone(redis: Any, join: Any) -> None:
@@ -138,30 +230,50 @@ def test_a_consumer_that_is_at_work_is_left_alone(redis: Any, join: Any) -> None
 
 def test_entries_trimmed_before_they_were_read_are_noted(logs: Logs, redis: Any, join: Any) -> None:
     "They are gone from Redis; that they were there is in quarantine."
-    world.send(redis, "events", 0); first = join(most=5)
-    [held] = first.poll(); redis.xdel("events", held.handle[0]); first.close()
+    world.send(redis, "events", 0)
+    first = join(most=5)
+    [held] = first.poll()
+    redis.xdel("events", held.handle[0])
+    first.close()
     drain(logs, join())
-    assert [json.loads(r["row"])["entry"] for r in unreadable(logs).read().to_dicts() if "deleted" in r["reason"]] == [held.handle[0].decode()] and pending(redis) == 0
+    assert [
+        json.loads(r["row"])["entry"]
+        for r in unreadable(logs).read().to_dicts()
+        if "deleted" in r["reason"]
+    ] == [held.handle[0].decode()] and pending(redis) == 0
 
 
 def test_two_consumers_at_once(logs: Logs, redis: Any, consumers: Any) -> None:
     "Started together, with compaction every few files: together they take every entry once."
-    for n in range(16): world.send(redis, "events", n)
+    for n in range(16):
+        world.send(redis, "events", n)
     crowd = consumers(url=redis.url, once=True, most=45, linger=0.0)
     pids = [crowd.start(), crowd.start()]
     assert [crowd.wait(p) for p in pids] == [0, 0], crowd.errors.read_text()
-    assert pending(redis) == 0; assert_log_complete(logs, 16); assert_unread_kept(logs, 16); assert_state_equals_bulk_load(logs)
+    assert pending(redis) == 0
+    assert_log_complete(logs, 16)
+    assert_unread_kept(logs, 16)
+    assert_state_equals_bulk_load(logs)
 
 
-def test_an_error_in_between_leaves_nothing_behind(logs: Logs, redis: Any, join: Any, monkeypatch: Any) -> None:
+def test_an_error_in_between_leaves_nothing_behind(
+    logs: Logs, redis: Any, join: Any, monkeypatch: Any
+) -> None:
     "The connection breaks after Redis gave the entries away: the next poll gets them, and before anything new."
     import redis as client
-    world.send(redis, "events", 0); source = join(most=10)
+
+    world.send(redis, "events", 0)
+    source = join(most=10)
     honest = source.redis.xreadgroup
-    def breaks(*a: Any, **k: Any) -> None: honest(*a, **k); raise client.ConnectionError("gone")
+
+    def breaks(*a: Any, **k: Any) -> None:
+        honest(*a, **k)
+        raise client.ConnectionError("gone")
+
     monkeypatch.setattr(source.redis, "xreadgroup", breaks)
     source.clean = True
-    with pytest.raises(StreamError, match="gone"): source.poll()
+    with pytest.raises(StreamError, match="gone"):
+        source.poll()
     monkeypatch.undo()
     [batch] = source.poll()
     assert batch.handle == [n for n, _ in redis.xrange("events", count=10)] and pending(redis) == 10
@@ -171,9 +283,11 @@ def test_the_password_is_never_shown(tmp_path: Path, server: Any) -> None:
     "Neither of a server that is not there, nor of one that refuses it, nor of an address that is none."
     for url in ("redis://me:secret@127.0.0.1:1/0", f"redis://me:secret@127.0.0.1:{server.port}/0"):
         source = RedisSource(url, STREAMS, tmp_path)
-        with pytest.raises(StreamError, match="127.0.0.1") as e: source.poll()
+        with pytest.raises(StreamError, match="127.0.0.1") as e:
+            source.poll()
         assert "secret" not in str(e.value) + source.title and e.value.__cause__ is None
         source.close()
     for url in ("secret", "redis://127.0.0.1:secret/0"):
-        with pytest.raises(StreamError, match="MLKIT_REDIS_URL") as e: RedisSource(url, STREAMS, tmp_path)
+        with pytest.raises(StreamError, match="MLKIT_REDIS_URL") as e:
+            RedisSource(url, STREAMS, tmp_path)
         assert "secret" not in str(e.value)

@@ -2,6 +2,7 @@
 
 A line of JSON on the input starts a consumer and is answered by its pid; `wait PID` is answered by its exit status, negative for a signal.
 """
+
 from __future__ import annotations
 
 import json, os, signal, sys, traceback
@@ -15,33 +16,66 @@ from mlkit import online, stream
 def count_steps(last: int) -> None:
     "Die at the last of so many calls and returns of functions."
     count = [0]
+
     def step(*_: object) -> None:
         count[0] += 1
-        if count[0] == last: os.kill(os.getpid(), signal.SIGKILL)
+        if count[0] == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     sys.setprofile(step)
 
 
 def die_at(moment: str) -> None:
     "Die where log, state and source have got different far."
-    def dies(*_: object) -> None: os.kill(os.getpid(), signal.SIGKILL)
-    if moment == "log": stream.land_batch = dies              # before the log has it
-    elif moment == "state": stream.apply = dies               # the log has it, the state does not
-    elif moment == "done": stream.FolderSource.done = stream.RedisSource.done = dies  # log and state have it, the source does not know
+
+    def dies(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if moment == "log":
+        stream.land_batch = dies  # before the log has it
+    elif moment == "state":
+        stream.apply = dies  # the log has it, the state does not
+    elif moment == "done":
+        stream.FolderSource.done = stream.RedisSource.done = (
+            dies  # log and state have it, the source does not know
+        )
 
 
-def consume(folder: str, url: str="", steps: int=0, moment: str="", once: bool=False, follow_only: bool=False, compact_after: int=6, **source: float) -> None:
+def consume(
+    folder: str,
+    url: str = "",
+    steps: int = 0,
+    moment: str = "",
+    once: bool = False,
+    follow_only: bool = False,
+    compact_after: int = 6,
+    **source: float,
+) -> None:
     "A consumer, as `mlkit stream` makes it."
     from helpers import FEATURES
     from mlkit.etl import Logs
-    if steps: count_steps(steps)
-    if moment: die_at(moment)
+
+    if steps:
+        count_steps(steps)
+    if moment:
+        die_at(moment)
     logs, streams = Logs(folder), [s for s in FEATURES.streams]
-    taken = None if follow_only else stream.RedisSource(url, streams, Path(folder)/"stream", key="events", **source) if url else stream.FolderSource(Path(folder)/"inbox", streams, **{"settle": 0.0, **source})
+    taken = (
+        None
+        if follow_only
+        else stream.RedisSource(url, streams, Path(folder) / "stream", key="events", **source)
+        if url
+        else stream.FolderSource(Path(folder) / "inbox", streams, **{"settle": 0.0, **source})
+    )
     with stream.open_state(FEATURES, online.state_folder(Path(folder), FEATURES), logs) as store:
         consumer = stream.Consumer(logs, [stream.Follower(store, logs)], taken, compact_after)
+
         class Say(stream.Show):
-            def say(self, text: str) -> None: print(text, file=sys.stderr, flush=True)
-        with stream.stopping(consumer): stream.run(consumer, once, Say())
+            def say(self, text: str) -> None:
+                print(text, file=sys.stderr, flush=True)
+
+        with stream.stopping(consumer):
+            stream.run(consumer, once, Say())
 
 
 def main() -> None:
@@ -52,10 +86,17 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             code = 1
-            try: sys.stdin.close(); consume(**json.loads(line)); code = 0
-            except BaseException: traceback.print_exc()
-            finally: sys.stderr.flush(); os._exit(code)
+            try:
+                sys.stdin.close()
+                consume(**json.loads(line))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
         print(pid, flush=True)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()
