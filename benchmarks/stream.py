@@ -28,17 +28,9 @@ import polars as pl
 from mlkit.etl import Logs
 from mlkit.eventlog import append
 from mlkit.online import load
-from mlkit.stream import (
-    Batch,
-    Consumer,
-    FolderSource,
-    Follower,
-    Lag,
-    RedisSource,
-    land_batch,
-    open_state,
-    run,
-)
+from mlkit.sources import Batch, FolderSource, Lag, RedisSource, land_batch
+from mlkit.stores import open_state
+from mlkit.stream import Consumer, Follower, run
 from mlkit.usecases.fraud import Transaction, features
 
 HERE, START, SIZES, HISTORY = (

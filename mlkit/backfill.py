@@ -5,7 +5,13 @@
 # %% ../nbs/05b_backfill.ipynb #45134734
 from __future__ import annotations
 
-import hashlib, io, json, os, re, socket, uuid
+import hashlib
+import io
+import json
+import os
+import re
+import socket
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
@@ -21,10 +27,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 import mlkit
+from .aggregates import GroupBy
 from .etl import Logs
 from .eventlog import EventLog, below, open_table, storage_options
 from .events import Stream
-from .features import FeatureSet, Series, aggregates, as_request, micros, row_wise
+from .features import FeatureSet, as_request, row_wise
+from .frames import aggregates
+from .requests import micros
 
 # %% auto #0
 __all__ = ['Progress', 'DAY', 'LAYOUT', 'Group', 'Task', 'BASE_MB', 'LEAST_MB', 'MOST_ROWS', 'FEWEST_ROWS', 'Counts',
@@ -288,7 +297,7 @@ def _feeds(features: FeatureSet, group: Group) -> list[Feed]:
             "event_time",
             *(
                 c
-                for x in features.series
+                for x in features.groups
                 if (x.key, x.by) == group and x.stream is s
                 for c in x.fields
             ),
@@ -296,7 +305,7 @@ def _feeds(features: FeatureSet, group: Group) -> list[Feed]:
         for s in [request, *features.streams]
     }
     in_order = lambda stream, names: tuple(c for c in stream.fields if c in names)
-    streams = list(dict.fromkeys(x.stream for x in features.series if (x.key, x.by) == group))
+    streams = list(dict.fromkeys(x.stream for x in features.groups if (x.key, x.by) == group))
     asking = Feed(
         request.name,
         request,
@@ -328,7 +337,7 @@ class Job:
 
     @cached_property
     def groups(self) -> list[Group]:
-        return list(dict.fromkeys((x.key, x.by) for x in self.features.series))
+        return list(dict.fromkeys((x.key, x.by) for x in self.features.groups))
 
     @cached_property
     def feeds(self) -> list[list[Feed]]:
@@ -338,8 +347,8 @@ class Job:
     def keys(self) -> list[tuple[str, ...]]:
         return [key for key, _ in self.groups]
 
-    def series(self, key: int) -> list[Series]:
-        return [x for x in self.features.series if (x.key, x.by) == self.groups[key]]
+    def series(self, key: int) -> list[GroupBy]:
+        return [x for x in self.features.groups if (x.key, x.by) == self.groups[key]]
 
     def piece(self, key: int, *name: Any) -> str:
         return below(self.scratch, f"key-{key}", "-".join(str(n) for n in name) + ".arrow")
@@ -415,7 +424,7 @@ class Unit:
 
 def longest(features: FeatureSet, group: Group) -> int:
     "The longest window of an entity's aggregates, in microseconds."
-    return max(f.window for s, fs in features.series.items() if (s.key, s.by) == group for f in fs)
+    return max(f.window for s, fs in features.groups.items() if (s.key, s.by) == group for f in fs)
 
 
 def _gather(job: Job, unit: Unit, feed: Feed, numbers: Iterable[int]) -> pl.DataFrame:
@@ -495,7 +504,7 @@ def assemble(
     for k in range(len(job.keys)):
         frame = frame.hstack(_aggregates_of(job, k, frame.height, pieces[k]).get_columns())
     frame = frame.with_columns(
-        pl.col(f.name).cast(f.dtype) for f in job.features.features if f.words and f.series
+        pl.col(f.name).cast(f.dtype) for f in job.features.features if f.words and f.group
     )
     frame = row_wise(frame, job.features.row_exprs).select(
         pl.col(n).cast(t) for n, t in stored_schema(job.features).items()
@@ -690,7 +699,7 @@ class Costs:
         "Bytes of one event, or of one request, of a unit."
         kept = 3 * _width(feed.stream, feed.columns) + 8 * 8
         return kept + (
-            4 * 8 * sum(len(job.features.series[s]) for s in job.series(key)) + 8 * 8
+            4 * 8 * sum(len(job.features.groups[s]) for s in job.series(key)) + 8 * 8
             if feed.asks
             else 0
         )

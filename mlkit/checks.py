@@ -5,7 +5,8 @@
 # %% ../nbs/08_checks.ipynb #67f439da
 from __future__ import annotations
 
-import tempfile, time
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -5,7 +5,12 @@
 # %% ../nbs/18_cli.ipynb #d6f10326
 from __future__ import annotations
 
-import fcntl, json, os, re, sys, time
+import fcntl
+import json
+import os
+import re
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -28,9 +33,9 @@ from mlkit.pipeline import (
     digest,
     load_pipeline,
     plan,
-    run as run_steps,
     seconds_by_step,
 )
+from .pipeline import run as run_steps
 from mlkit.settings import (
     Settings,
     SettingsError,
@@ -464,8 +469,8 @@ def serve(detach: Annotated[bool, typer.Option(help="start it and return")] = Fa
         mlkit serve --detach; curl -s localhost:3000/model; mlkit stop
     """
     from mlkit.etl import Logs
-    from mlkit.redisstate import ensure_store
     from mlkit.release import running, start, stop
+    from mlkit.stores import ensure_store
 
     settings, workspace, usecase = _here()
     if (now := running(workspace)) is not None:
@@ -709,6 +714,7 @@ def trace_command(
         mlkit trace d18eab95ca904213a45e238ece7ef
     """
     from dataclasses import asdict
+
     from mlkit.etl import Logs
     from mlkit.trace import trace
 
@@ -896,8 +902,9 @@ def stream(
         MLKIT_USECASE=mlkit.usecases.next mlkit stream --follow-only
     """
     from mlkit.etl import Logs
-    from mlkit.redisstate import ensure_store
-    from mlkit.stream import Consumer, Follower, run as consume, stopping
+    from mlkit.stores import ensure_store
+    from mlkit.stream import Consumer, Follower, stopping
+    from mlkit.stream import run as consume
 
     settings, workspace, usecase = _here()
     workspace.create()
@@ -941,7 +948,7 @@ def _source(
     redis: dict[str, Any],
 ) -> Any:
     "The source that was asked for, or is set."
-    from mlkit.stream import FolderSource, RedisSource
+    from mlkit.sources import FolderSource, RedisSource
 
     name = name or settings.stream_source
     if name == "folder":
@@ -1154,7 +1161,7 @@ def _load_state(
 ) -> None:
     "Load the state, and say what it holds."
     from mlkit.backfill import pinned
-    from mlkit.redisstate import load_store
+    from mlkit.stores import load_store
 
     read = {s.name: v for s, v in pinned(usecase.features, logs, versions).items()}
     start = time.monotonic()

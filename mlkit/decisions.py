@@ -5,7 +5,10 @@
 # %% ../nbs/11_decisions.ipynb #f0301685
 from __future__ import annotations
 
-import os, secrets, threading, time
+import os
+import secrets
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,10 +18,10 @@ from typing import Any
 import orjson
 
 from .events import ContractError, Fixed, accept
-from .features import Online
 from .models import Model, load_model, model_digest, reasons, row
 from .online import OnlineStore
 from .policy import HUMAN, Policy, Routed, load_policy, route
+from .requests import Online
 from .usecase import UseCase, load_usecase
 
 # %% auto #0

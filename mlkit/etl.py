@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-import orjson, polars as pl
+import orjson
+import polars as pl
 
 from .eventlog import Appended, EventLog, append, below, content_hash
 from .events import ContractError, Field, Stream, check

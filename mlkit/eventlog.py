@@ -5,7 +5,10 @@
 # %% ../nbs/02_eventlog.ipynb #1cbea458
 from __future__ import annotations
 
-import fcntl, hashlib, os, re
+import fcntl
+import hashlib
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -5,7 +5,8 @@
 # %% ../nbs/01_events.ipynb #2ee08490
 from __future__ import annotations
 
-import math, re
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar

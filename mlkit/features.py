@@ -5,44 +5,22 @@
 # %% ../nbs/04_features.ipynb #0446d0ec
 from __future__ import annotations
 
-import hashlib, json, math, re
+import hashlib
+import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from mlkit.events import (
-    Aggregate,
-    Category,
-    Condition,
-    ContractError,
-    Fixed,
-    Flag,
-    Stream,
-    Time,
-    window_us,
-)
-from mlkit.windows import (
-    Line,
-    distinct,
-    edge,
-    extremes,
-    key_codes,
-    keys_of,
-    running,
-    squares,
-    totals,
-)
+from .aggregates import _COLUMNS, Fact, Feature, GroupBy, _stored_as, ratio
+from .events import Aggregate, Category, ContractError, Fixed, Flag, Stream, Time, window_us
 
 # %% auto #0
-__all__ = ['Ask', 'Answer', 'is_row_wise', 'why_not_row_wise', 'FeatureView', 'Column', 'Series', 'Feature', 'ratio',
-           'finish_one', 'finish_all', 'as_request', 'wraps', 'row_wise', 'FeatureSet', 'offline', 'aggregates',
-           'Lookup', 'micros', 'merge_own', 'Online', 'RowWise']
+__all__ = ['is_row_wise', 'why_not_row_wise', 'FeatureView', 'as_request', 'wraps', 'row_wise', 'FeatureSet']
 
 # %% ../nbs/04_features.ipynb #1ea4d8b6
 def is_row_wise(
@@ -164,242 +142,6 @@ def _check_entity(view: type[FeatureView], name: str, a: Aggregate) -> None:
                 f"{view.__name__}.{name}: {k!r} may be missing in {a.stream.__name__}, and nobody's events are nobody's past; a key must not be optional."
             )
 
-# %% ../nbs/04_features.ipynb #54375367
-@dataclass(frozen=True)
-class Column:
-    "A fact about a window: `kind` is sum, square, is, min, max, first, last or distinct."
-
-    kind: str
-    field: str = ""
-    of: tuple[Condition, ...] = ()  # for `is`: the number of events that meet these
-
-    @property
-    def identity(self) -> list[Any]:
-        return [self.kind, self.field, [c.identity for c in self.of]]
-
-
-_COLUMNS = dict(
-    count=(),
-    since_last=(),
-    sum=("sum",),
-    mean=("sum",),
-    std=("sum", "square"),
-    share=("is",),
-    min=("min",),
-    max=("max",),
-    first=("first",),
-    last=("last",),
-    distinct=("distinct",),
-)
-
-# %% ../nbs/04_features.ipynb #df4841a2
-@dataclass(frozen=True)
-class Series:
-    "The events of one stream per entity, under one condition."
-
-    stream: type[Stream]
-    key: tuple[str, ...]  # fields of the request that name the entity
-    by: tuple[str, ...]  # the stream's fields for it
-    where: tuple[Condition, ...] = ()
-    columns: tuple[Column, ...] = ()
-
-    @cached_property
-    def id(self) -> str:
-        "Equal for series that hold the same."
-        fields = sorted({*self.by, *(c.field for c in self.columns if c.field)})
-        return json.dumps(
-            [
-                self.stream.name,
-                self.by,
-                [c.identity for c in self.where],
-                [c.identity for c in self.columns],
-                [_stored_as(self.stream, n) for n in fields],
-            ],
-            default=str,
-        )
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((self.stream, self.key, self.by, self.where, self.columns))
-
-    def __hash__(self) -> int:
-        return self._hash  # looked up in every request: computed once
-
-    @cached_property
-    def tag(self) -> bytes:
-        "Four bytes that stand for it in the online state."
-        return hashlib.blake2b(self.id.encode(), digest_size=4).digest()
-
-    @cached_property
-    def fields(self) -> list[str]:
-        "The columns of the log that it reads, beside time and seq."
-        return sorted(
-            {
-                *self.by,
-                *(c.field for c in self.columns if c.field),
-                *(c.field for c in self.where),
-                *(o.field for c in self.columns for o in c.of),
-            }
-        )
-
-    def rows(self, events: pl.DataFrame) -> pl.DataFrame:
-        "The events that this series counts."
-        return events.filter(*(c.expr() for c in self.where)) if self.where else events
-
-    def counts(self, event: dict[str, Any]) -> bool:
-        "Is this one event counted?"
-        return all(c.holds(event) for c in self.where)
-
-    def values(self, column: Column, event: dict[str, Any]) -> int:
-        "What one event adds to a column."
-        if column.kind == "is":
-            return int(all(c.holds(event) for c in column.of))
-        return int(self.stream.fields[column.field].code(event[column.field]) or 0)
-
-    def coded(self, events: pl.DataFrame, column: Column) -> np.ndarray:
-        "The same for a frame; int64. A `distinct` of texts has no numbers: see `occurrences`."
-        if column.kind == "is":
-            return (
-                events.select(pl.all_horizontal(c.expr() for c in column.of).cast(pl.Int64))
-                .to_series()
-                .to_numpy()
-            )
-        return (
-            events.select(self.stream.fields[column.field].codes(column.field))
-            .to_series()
-            .to_numpy()
-        )
-
-    def occurrences(self, column: Column) -> Series:
-        "For a `distinct`: the events of one entity and one value."
-        return Series(self.stream, (*self.key, column.field), (*self.by, column.field), self.where)
-
-
-def _stored_as(stream: type[Stream], name: str) -> list[Any]:
-    "What of a field's declaration changes the numbers that stand for its values."
-    f = stream.fields[name]
-    return [
-        name,
-        type(f).__name__,
-        f.factor if isinstance(f, Fixed) else list(f.values) if isinstance(f, Category) else None,
-    ]
-
-# %% ../nbs/04_features.ipynb #6d9ad51a
-@dataclass(frozen=True)
-class Feature:
-    "One column of the feature frame."
-
-    name: str
-    dtype: Any
-    kind: str = "row"
-    window: int = 0  # microseconds
-    series: Series | None = None
-    columns: tuple[Column, ...] = ()
-    factor: int = 1  # units of the measure in one of its unit
-    words: tuple[str, ...] = ()  # vocabulary of a category
-    empty: Any = None
-    expr: pl.Expr | None = None
-    doc: str = ""
-    unit: str = ""
-
-    @property
-    def nothing(self) -> str:
-        "Its value when the window holds nothing, in words."
-        return (
-            ""
-            if self.expr is not None
-            else "0"
-            if self.kind in ("count", "sum", "distinct")
-            else "missing"
-            if self.empty is None
-            else str(self.empty)
-        )
-
-# %% ../nbs/04_features.ipynb #2a3d9000
-def ratio(
-    total: Any,  # float64 number or array: an integer total, converted
-    n: Any,  # float64 number or array: a count, converted
-    factor: Any,  # units of the measure in one
-) -> Any:  # total / n / factor, in that order
-    "The mean; the division by the scale comes last."
-    return total / n / factor
-
-
-def finish_one(
-    f: Feature,
-    n: int,  # events in the window
-    facts: Sequence[Any],  # one integer for each of the feature's columns
-    since_us: int,  # since the last event; read only where there is one
-) -> Any:
-    "The value of an aggregate from exact integers; the online side."
-    if f.kind == "count":
-        return n
-    if f.kind == "distinct":
-        return facts[0]
-    if f.kind == "sum":
-        return ratio(float(facts[0]), 1.0, float(f.factor))
-    if n < (2 if f.kind == "std" else 1):
-        return f.empty
-    if f.kind in ("mean", "share"):
-        return ratio(float(facts[0]), float(n), float(f.factor))
-    if f.kind == "std":
-        return math.sqrt(
-            float(n * facts[1] - facts[0] * facts[0]) / (float(n) * float(n - 1))
-        ) / float(f.factor)
-    if f.kind == "since_last":
-        return ratio(float(since_us), 1.0, 1e6)
-    return _as_value(f, facts[0])
-
-
-def _as_value(f: Feature, code: int) -> Any:
-    "A measure's number as the feature shows it: a decimal, a flag or a word."
-    if f.words:
-        return f.words[code]
-    return bool(code) if f.dtype == pl.Boolean else ratio(float(code), 1.0, float(f.factor))
-
-# %% ../nbs/04_features.ipynb #971f174b
-def finish_all(f: Feature, n: np.ndarray, facts: Sequence[Any], since_us: np.ndarray) -> pl.Series:
-    "The same for a whole frame; `n` and the facts have the shape (rows,)."
-    if f.kind in ("count", "distinct"):
-        return pl.Series(f.name, n if f.kind == "count" else facts[0])
-    if f.kind == "sum":
-        return pl.Series(f.name, ratio(facts[0].astype(np.float64), 1.0, float(f.factor)))
-    some = n >= (2 if f.kind == "std" else 1)
-    if f.kind in ("mean", "share"):
-        value = ratio(
-            facts[0].astype(np.float64), np.where(some, n, 1).astype(np.float64), float(f.factor)
-        )
-    elif f.kind == "std":
-        value = _deviations(n, facts[0], facts[1]) / float(f.factor)
-    elif f.kind == "since_last":
-        value = ratio(since_us.astype(np.float64), 1.0, 1e6)
-    else:
-        value = (
-            facts[0]
-            if f.words or f.dtype == pl.Boolean
-            else ratio(facts[0].astype(np.float64), 1.0, float(f.factor))
-        )
-    return _emptied(f, value, some)
-
-
-def _deviations(n: np.ndarray, total: np.ndarray, square: pl.Series) -> np.ndarray:
-    wide = [pl.Series(a).cast(pl.Int128) for a in (n, total)]
-    spread = (wide[0] * square - wide[1] * wide[1]).cast(pl.Float64).to_numpy()
-    pairs = n.astype(np.float64) * (n - 1).astype(np.float64)
-    return np.sqrt(spread / np.where(n > 1, pairs, 1.0))
-
-
-def _emptied(f: Feature, value: np.ndarray, some: np.ndarray) -> pl.Series:
-    "With the declared value where there is nothing, in the feature's type."
-    if f.words:
-        code = -1 if f.empty is None else f.words.index(f.empty)
-        codes = pl.Series(np.where(some, value, code))
-        return pl.Series(f.words, dtype=f.dtype).gather(codes.set(codes < 0, None)).alias(f.name)
-    if f.empty is not None:
-        value = np.where(some, value, f.empty)
-    out = pl.Series(f.name, value).cast(f.dtype)
-    return out if f.empty is not None or some.all() else out.set(pl.Series(~some), None)
-
 # %% ../nbs/04_features.ipynb #61a6843f
 _SAYS = dict(
     count="number of {s} events",
@@ -435,11 +177,11 @@ def _value_of(a: Aggregate) -> tuple[Any, str, int, tuple[str, ...]]:
     )
 
 
-def _columns(a: Aggregate) -> tuple[Column, ...]:
-    return tuple(Column(k, a.measure or "", a.of) for k in _COLUMNS[a.kind])
+def _columns(a: Aggregate) -> tuple[Fact, ...]:
+    return tuple(Fact(k, a.measure or "", a.of) for k in _COLUMNS[a.kind])
 
 
-def _aggregates(view: type[FeatureView], name: str, a: Aggregate, series: Series) -> list[Feature]:
+def _aggregates(view: type[FeatureView], name: str, a: Aggregate, series: GroupBy) -> list[Feature]:
     "One feature a window."
     dtype, unit, factor, words = _value_of(a)
     spoken = lambda conditions: " and ".join(c.says(a.stream.fields[c.field]) for c in conditions)
@@ -554,28 +296,28 @@ class _Features:
         return [n for f in self.features for n in ([f"{f.name}={w}" for w in f.words] or [f.name])]
 
     @cached_property
-    def series(self) -> dict[Series, list[Feature]]:
+    def groups(self) -> dict[GroupBy, list[Feature]]:
         "The series that the aggregates read, with the features that read them."
-        out: dict[Series, list[Feature]] = {}
+        out: dict[GroupBy, list[Feature]] = {}
         for f in self.features:
-            if f.series:
-                out.setdefault(f.series, []).append(f)
+            if f.group:
+                out.setdefault(f.group, []).append(f)
         return out
 
     @cached_property
-    def stored(self) -> list[Series]:
+    def stored(self) -> list[GroupBy]:
         "What the online state holds: the series, and the occurrences behind a `distinct`."
         every = [
             t
-            for s in self.series
-            for t in (s, *(s.occurrences(c) for c in s.columns if c.kind == "distinct"))
+            for s in self.groups
+            for t in (s, *(s.occurrences(c) for c in s.facts if c.kind == "distinct"))
         ]
         return list({s.id: s for s in every}.values())
 
     @cached_property
     def streams(self) -> list[type[Stream]]:
         "The streams that must be at hand to compute the set."
-        return list(dict.fromkeys(s.stream for s in self.series))
+        return list(dict.fromkeys(s.stream for s in self.groups))
 
     @cached_property
     def row_exprs(self) -> list[list[pl.Expr]]:
@@ -735,9 +477,9 @@ def _group(view: type[FeatureView], a: Aggregate) -> tuple:
     return a.stream, view.key, a.by or view.key, a.where
 
 
-def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
+def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, GroupBy]:
     "One series for all aggregates of the same events, with all the columns they need; whoever asks, and by whatever name, the state holds it once."
-    groups, wanted = [], dict[tuple, set[Column]]()
+    groups, wanted = [], dict[tuple, set[Fact]]()
     for view in views:
         for a in view.members.values():
             if not isinstance(a, Aggregate):
@@ -746,7 +488,7 @@ def _shared(views: Sequence[type[FeatureView]]) -> dict[tuple, Series]:
             stream, _, by, where = groups[-1]
             wanted.setdefault((stream, by, where), set()).update(_columns(a))
     return {
-        (stream, key, by, where): Series(
+        (stream, key, by, where): GroupBy(
             stream, key, by, where, tuple(sorted(wanted[stream, by, where], key=str))
         )
         for stream, key, by, where in groups
@@ -799,13 +541,13 @@ def _identity(f: Feature) -> str:
     "What a feature's values depend on, as text."
     if f.expr is not None:
         return json.dumps([f.name, f.expr.meta.serialize(format="json")])
-    s = f.series
+    s = f.group
     said = [
         s.stream.name,
         s.key,
         s.by,
         [c.identity for c in s.where],
-        [c.identity for c in f.columns],
+        [c.identity for c in f.facts],
     ]
     return json.dumps(
         [
@@ -818,7 +560,7 @@ def _identity(f: Feature) -> str:
             *said,
             [
                 _stored_as(s.stream, n)
-                for n in sorted({*s.by, *(c.field for c in f.columns if c.field)})
+                for n in sorted({*s.by, *(c.field for c in f.facts if c.field)})
             ],
         ],
         default=str,
@@ -827,418 +569,3 @@ def _identity(f: Feature) -> str:
 
 def _digest(said: list[Any]) -> str:
     return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=8).hexdigest()
-
-# %% ../nbs/04_features.ipynb #0999768d
-def offline(
-    features: FeatureSet,
-    requests: pl.DataFrame,  # stored events of the request's stream, any order
-    events: dict[
-        type[Stream], pl.DataFrame
-    ],  # stored events by stream; may hold the requests and later events too
-) -> pl.DataFrame:  # `event_id`, then one column a feature, in the order of `requests`
-    "Point-in-time features: each row as it would have been computed at its own time."
-    frame = as_request(features.request, requests.select(*features.request.schema()))
-    frame = frame.with_columns(aggregates(features, requests, events))
-    return row_wise(frame, features.row_exprs).select("event_id", *features.names)
-
-
-def aggregates(
-    features: FeatureSet,
-    requests: pl.DataFrame,
-    events: dict[type[Stream], pl.DataFrame],
-    series: Iterable[Series] | None = None,  # only these; all by default
-) -> list[pl.Series]:  # one a feature, in the order of `requests`
-    "The aggregates of some series for every request."
-    out = []
-    for s in features.series if series is None else series:
-        out += _of_series(features, s, s.rows(events[s.stream]), requests)
-    return out
-
-
-def _of_series(
-    features: FeatureSet, series: Series, events: pl.DataFrame, requests: pl.DataFrame
-) -> list[pl.Series]:
-    wanted = features.series[series]
-    codes, asked = key_codes(keys_of(events, series.by), keys_of(requests, series.key))
-    times, t = (f["event_time"].dt.timestamp("us").to_numpy() for f in (events, requests))
-    longest = max(f.window for f in wanted)
-    n_codes = max((int(a.max()) for a in (codes, asked) if a.size), default=0) + 1
-    per_block = max(1, Line.most // Line.extent(times, t, longest)[1])
-    if n_codes > per_block:
-        return _in_blocks(features, series, events, requests, codes, asked, per_block)
-    return _Windows(
-        series,
-        events,
-        requests,
-        Line(codes, times, asked, t, longest),
-        series.stream is features.request,
-    ).features(wanted)
-
-
-def _in_blocks(
-    features: FeatureSet,
-    series: Series,
-    events: pl.DataFrame,
-    requests: pl.DataFrame,
-    codes: np.ndarray,
-    asked: np.ndarray,
-    per_block: int,
-) -> list[pl.Series]:
-    "A range of entities at a time."
-    parts, rows = [], []
-    for low in range(0, int(asked.max(initial=0)) + 1, per_block):
-        mine_e, mine_r = ((c >= low) & (c < low + per_block) for c in (codes, asked))
-        if not mine_r.any():
-            continue
-        rows.append(np.flatnonzero(mine_r))
-        parts.append(
-            pl.DataFrame(
-                _of_series(
-                    features,
-                    series,
-                    events.filter(pl.Series(mine_e)),
-                    requests.filter(pl.Series(mine_r)),
-                )
-            )
-        )
-    if not parts:
-        return _of_series(features, series, events.clear(), requests)
-    return (
-        pl.concat(parts)
-        .with_columns(_row=np.concatenate(rows))
-        .sort("_row")
-        .drop("_row")
-        .get_columns()
-    )
-
-# %% ../nbs/04_features.ipynb #7e6ee8b2
-class _Rows:
-    "The events and requests of one series, and their values in the order of its line."
-
-    def __init__(
-        self,
-        series: Series,
-        events: pl.DataFrame,
-        requests: pl.DataFrame,
-        line: Line,
-        own_stream: bool,
-    ):
-        self.series, self.events, self.requests, self.line = series, events, requests, line
-        self.own = self._own() if own_stream else np.zeros(requests.height, bool)
-        self._coded: dict[Any, np.ndarray] = {}  # what several windows need
-
-    def _own(self) -> np.ndarray:
-        "Which requests are events of the series themselves."
-        mine = [c.expr() for c in self.series.where] + [
-            pl.col(b) == pl.col(k) for b, k in zip(self.series.by, self.series.key) if b != k
-        ]
-        if not mine:
-            return np.ones(self.requests.height, bool)
-        return (
-            self.requests.select(pl.all_horizontal(mine)).to_series().to_numpy()[self.line.requests]
-        )
-
-    def _back(self, value: pl.Series) -> pl.Series:
-        "In the order of the requests."
-        if value.null_count() == 0 and value.dtype in (pl.Int64, pl.Float64):
-            return pl.Series(value.name, self.line.back(value.to_numpy()))
-        where = np.empty(len(value), np.int64)
-        where[self.line.requests] = np.arange(len(value))
-        return value.gather(where)
-
-    def _kept(self, name: Any, make: Callable[[], np.ndarray]) -> np.ndarray:
-        if name not in self._coded:
-            self._coded[name] = make()
-        return self._coded[name]
-
-    def values(self, c: Column) -> np.ndarray:
-        return self._kept(
-            ("values", c), lambda: self.series.coded(self.events, c)[self.line.events]
-        )
-
-    def own_values(self, c: Column) -> np.ndarray:
-        return self._kept(("own", c), lambda: self._own_values(c))
-
-    def _own_values(self, c: Column) -> np.ndarray:
-        "The requests' own values; 0 where a request is no event of the series."
-        if not self.own.any():
-            return np.zeros(self.own.size, np.int64)
-        frame = self.requests.select(self.series.fields)
-        coded = (
-            self.series.coded(frame, c)
-            if c.kind == "is"
-            else frame.select(self.series.stream.fields[c.field].codes(c.field).fill_null(0))
-            .to_series()
-            .to_numpy()
-        )
-        return np.where(self.own, coded[self.line.requests], 0)
-
-# %% ../nbs/04_features.ipynb #f799439b
-class _Windows(_Rows):
-    "Facts of every window, for every request, in the order of the line."
-
-    def features(self, wanted: Sequence[Feature]) -> list[pl.Series]:
-        since, out = self.line.since(), []
-        for window in sorted({f.window for f in wanted}):
-            begin = self.line.begin(window)
-            n = self.line.stop - begin
-            facts = {
-                c: self.fact(c, begin, window)
-                for f in wanted
-                if f.window == window
-                for c in f.columns
-            }
-            for f in wanted:
-                if f.window != window:
-                    continue
-                value = finish_all(
-                    f,
-                    n if f.kind in ("last", "since_last") else n + self.own,
-                    [facts[c] for c in f.columns],
-                    since,
-                )
-                out.append((wanted.index(f), self._back(value)))
-        return [value for _, value in sorted(out, key=lambda p: p[0])]
-
-    def fact(self, c: Column, begin: np.ndarray, window: int) -> Any:
-        "A column's fact for every window, the request's own event included."
-        if c.kind == "distinct":
-            return self._distinct(c, begin, window)
-        own, x, v, stop = self.own, self.own_values(c), self.values(c), self.line.stop
-        if c.kind in ("sum", "is"):
-            found = totals(v, begin, stop, c.field, self._kept(("run", c), lambda: running(v)))
-            return found + x if self.own.any() else found
-        if c.kind == "square":
-            return squares(v, begin, stop) + pl.Series(own * x).cast(pl.Int128) * pl.Series(x).cast(
-                pl.Int128
-            )
-        some = stop > begin
-        if c.kind in ("min", "max"):
-            found = extremes(v, begin, stop, np.minimum if c.kind == "min" else np.maximum)
-            return np.where(
-                own,
-                np.where(
-                    some, np.minimum(found, x) if c.kind == "min" else np.maximum(found, x), x
-                ),
-                found,
-            )
-        if not v.size:
-            return x
-        v, at = edge(self.line.line, v), begin if c.kind == "first" else stop - 1
-        found = v[np.clip(at, 0, v.size - 1)]
-        return np.where(own & ~some, x, found) if c.kind == "first" else found
-
-    def _distinct(self, c: Column, begin: np.ndarray, window: int) -> np.ndarray:
-        "Different values; the request's own is one more where the window does not hold it."
-        many = self.series.occurrences(c)
-        codes, _ = key_codes(keys := keys_of(self.events, many.by), keys.clear())
-        found = distinct(codes[self.line.events], begin, self.line.stop)
-        if not self.own.any():
-            return found
-        codes, asked = key_codes(keys, keys_of(self.requests, many.key))
-        line = Line(
-            codes,
-            self.events["event_time"].dt.timestamp("us").to_numpy(),
-            asked,
-            self.requests["event_time"].dt.timestamp("us").to_numpy(),
-            window,
-        )
-        held = line.back(line.stop - line.begin(window))[self.line.requests]
-        return found + (self.own & (held == 0))
-
-# %% ../nbs/04_features.ipynb #84bbff50
-Ask = tuple[Series, tuple, int, Sequence[int]]  # series, entity, t in µs, windows in µs
-Answer = tuple[
-    int, list[tuple[int, Sequence[int]]]
-]  # µs of the last event before t (read only where there is one); for each window its count and the series' facts
-
-
-class Lookup(Protocol):
-    "The state, at one moment."
-
-    def __call__(self, asks: Sequence[Ask]) -> Sequence[Answer]:
-        "One answer for each question, from one consistent view."
-
-
-def micros(moment: datetime) -> int:
-    "Microseconds since 1970, exactly."
-    delta = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
-
-
-def merge_own(
-    kind: str,  # of the column
-    n: int,  # events in the window, the request not counted
-    fact: Any,
-    x: int,  # the request's own value
-) -> Any:
-    "A fact with the request's own event added."
-    if kind in ("sum", "is"):
-        return fact + x
-    if kind == "square":
-        return fact + x * x
-    if kind == "first":
-        return fact if n else x
-    if kind == "last":
-        return fact
-    return x if not n else min(fact, x) if kind == "min" else max(fact, x)
-
-# %% ../nbs/04_features.ipynb #7fee7e68
-class Online:
-    "A feature set, prepared for answering one request at a time."
-
-    def __init__(self, features: FeatureSet):
-        self.features, self.order = features, features.names
-        self.plan = [self._plan(s, fs) for s, fs in features.series.items()]
-        self.rows = RowWise(features)
-
-    def _plan(self, series: Series, wanted: list[Feature]) -> tuple:
-        lengths = sorted({f.window for f in wanted})
-        steps = [
-            (
-                f,
-                lengths.index(f.window),
-                [series.columns.index(c) for c in f.columns],
-                f.kind in ("last", "since_last"),
-            )
-            for f in wanted
-        ]
-        extra = [
-            (i, series.occurrences(c))
-            for i, c in enumerate(series.columns)
-            if c.kind == "distinct" and series.stream is self.features.request
-        ]
-        pairs = [(b, k) for b, k in zip(series.by, series.key) if b != k]
-        return series, lengths, steps, extra, series.stream is self.features.request, pairs
-
-    def asks(self, request: dict[str, Any], t: int) -> list[Ask]:
-        "Every question that the features of a request put to the state."
-        out: list[Ask] = []
-        for series, lengths, _, extra, *_ in self.plan:
-            out.append((series, tuple([request[k] for k in series.key]), t, lengths))
-            for _, many in extra:
-                out.append((many, tuple([request[k] for k in many.key]), t, lengths))
-        return out
-
-    def __call__(
-        self,
-        request: dict[str, Any],  # stored values, as `events.accept` gives them
-        lookup: Lookup,
-    ) -> dict[str, Any]:  # feature name to value, in the order of the set
-        "The features of one request."
-        t, values = micros(request["event_time"]), {}
-        answers = iter(lookup(self.asks(request, t)) if self.plan else ())
-        for series, _, steps, extra, own, pairs in self.plan:
-            last, windows = next(answers)
-            held = {i: next(answers)[1] for i, _ in extra}
-            counted = (
-                own and series.counts(request) and all(request[b] == request[k] for b, k in pairs)
-            )
-            merged = (
-                self._with_own(series, windows, held, request)
-                if counted
-                else [(n, n, facts, facts) for n, facts in windows]
-            )
-            for f, w, columns, before in steps:
-                n, past, facts, earlier = merged[w]
-                values[f.name] = finish_one(
-                    f,
-                    past if before else n,
-                    [(earlier if before else facts)[c] for c in columns],
-                    t - last,
-                )
-        self.rows(request, values)
-        return {n: values[n] for n in self.order}
-
-    def _with_own(
-        self, series: Series, windows: list, held: dict[int, list], request: dict[str, Any]
-    ) -> list:
-        "Counts and facts with the request's own event, beside those without."
-        own = [
-            (c.kind, 0 if c.kind == "distinct" else series.values(c, request))
-            for c in series.columns
-        ]
-        return [
-            (
-                n + 1,
-                n,
-                [
-                    facts[i] + (not held[i][w][0])
-                    if kind == "distinct"
-                    else merge_own(kind, n, facts[i], x)
-                    for i, (kind, x) in enumerate(own)
-                ],
-                facts,
-            )
-            for w, (n, facts) in enumerate(windows)
-        ]
-
-# %% ../nbs/04_features.ipynb #843abc20
-class RowWise:
-    "The row-wise features of a set, for one request."
-
-    def __init__(self, features: FeatureSet):
-        mine = [f for f in features.features if f.expr is not None]
-        self.plain = [
-            (f.name, f.expr.meta.root_names()[0])
-            for f in mine
-            if f.expr.meta.is_column()
-            and f.name == f.expr.meta.root_names()[0]
-            and f.name in features.request.fields
-        ]
-        self.computed = [f.name for f in mine if f.name not in dict(self.plain)]
-        plain = set(dict(self.plain))
-        self.levels = [
-            kept
-            for level in features.row_exprs
-            if (kept := [e for e in level if e.meta.output_name() not in plain])
-        ]
-        done = [e.meta.output_name() for e in self.levels[-1]] if self.levels else []
-        self.computed = [*done, *(n for n in self.computed if n not in done)]
-        self.last = [
-            *(self.levels[-1] if self.levels else []),
-            *(pl.col(n) for n in self.computed if n not in done),
-        ]
-        roots = {
-            r for f in mine if f.name in self.computed for r in f.expr.meta.root_names()
-        } - set(self.computed)
-        shown = dict(
-            as_request(features.request, pl.DataFrame(schema=features.request.schema())).schema
-        )
-        self.schema = {
-            n: t
-            for n, t in {
-                **shown,
-                **{f.name: f.dtype for f in features.features if f.series},
-            }.items()
-            if n in roots
-        }
-        self.factors = {
-            n: float(f.factor)
-            for n, f in features.request.fields.items()
-            if isinstance(f, Fixed) and (n in roots or n in plain)
-        }
-
-    def __call__(
-        self,
-        request: dict[str, Any],
-        values: dict[str, Any],  # the aggregates; the row-wise features are added
-    ) -> None:
-        "Evaluated by Polars, as offline."
-        given = {
-            **request,
-            **{
-                n: ratio(float(request[n]), 1.0, k)
-                for n, k in self.factors.items()
-                if request[n] is not None
-            },
-        }
-        for name, column in self.plain:
-            values[name] = given[column]
-        if not self.computed:
-            return
-        given.update(values)
-        frame = pl.DataFrame([row := {n: given[n] for n in self.schema}, row], schema=self.schema)
-        for level in self.levels[:-1]:
-            frame = frame.with_columns_seq(level)
-        values.update(zip(self.computed, frame.select_seq(self.last).row(0)))

@@ -5,7 +5,8 @@
 # %% ../nbs/00a_fields.ipynb #8e908cb4
 from __future__ import annotations
 
-import math, re
+import math
+import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, ClassVar

@@ -5,7 +5,9 @@
 # %% ../nbs/06b_models.ipynb #6c431bba
 from __future__ import annotations
 
-import hashlib, json, math
+import hashlib
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

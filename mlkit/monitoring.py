@@ -5,7 +5,9 @@
 # %% ../nbs/15_monitoring.ipynb #7897f3fd
 from __future__ import annotations
 
-import base64, io, json
+import base64
+import io
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +19,8 @@ import polars as pl
 from .decisions import read_decisions
 from .etl import Logs
 from .eventlog import scan
-from .features import FeatureSet, offline
+from .features import FeatureSet
+from .frames import offline
 from .metrics import reliability
 from .settings import replace_text
 from .usecase import UseCase

@@ -5,7 +5,12 @@
 # %% ../nbs/05_online.ipynb #40c0909c
 from __future__ import annotations
 
-import fcntl, hashlib, json, os, shutil, struct
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +20,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import lmdb, numpy as np, polars as pl
+import lmdb
+import numpy as np
+import polars as pl
 
+from .aggregates import Fact, GroupBy
 from .etl import Logs
 from .eventlog import scan
 from .events import Stream
-from .features import Answer, Ask, Column, FeatureSet, Series
+from .features import FeatureSet
+from .requests import Answer, Ask
 from .windows import key_codes, keys_of
 
 # %% auto #0
@@ -71,33 +80,33 @@ def entity_bytes(
 class Layout:
     "Where the facts of a series lie in its chunks."
 
-    def __init__(self, series: Series):
+    def __init__(self, series: GroupBy):
         self.series = series
         self.runs = [
-            c for c in series.columns if c.kind in ("sum", "is", "distinct")
+            c for c in series.facts if c.kind in ("sum", "is", "distinct")
         ]  # running totals; of `distinct`: of the values' newest occurrences
         self.wide = [
-            c for c in series.columns if c.kind == "square"
+            c for c in series.facts if c.kind == "square"
         ]  # running totals of 128 bits, as two integers
         self.raw = sorted(
-            {c.field for c in series.columns if c.kind in ("min", "max", "first", "last")}
+            {c.field for c in series.facts if c.kind in ("min", "max", "first", "last")}
         )
         self.previous = [
-            c for c in series.columns if c.kind == "distinct"
+            c for c in series.facts if c.kind == "distinct"
         ]  # time of the same value's occurrence before
-        self.ranged = sorted({c.field for c in series.columns if c.kind in ("min", "max")})
+        self.ranged = sorted({c.field for c in series.facts if c.kind in ("min", "max")})
         self.totals = len(self.runs) + 2 * len(self.wide)
         self.width = len(self.runs) + len(self.wide)  # of an event's totals, whole
         self.head, self.columns = (
             2 + 2 * self.width,
             self.totals + len(self.raw) + len(self.previous),
         )
-        self.nothing = (0,) * len(series.columns)
+        self.nothing = (0,) * len(series.facts)
         self.plain = not (self.wide or self.raw or self.previous)
-        self.ceilings = any(c.kind == "first" for c in series.columns)
-        self.order = [self.runs.index(c) for c in series.columns] if self.plain else []
+        self.ceilings = any(c.kind == "first" for c in series.facts)
+        self.order = [self.runs.index(c) for c in series.facts] if self.plain else []
 
-    def column(self, c: Column) -> int:
+    def column(self, c: Fact) -> int:
         "Number of the column that a fact is read from."
         if c.kind in ("sum", "is", "distinct"):
             return self.runs.index(c)
@@ -105,7 +114,7 @@ class Layout:
             return len(self.runs) + 2 * self.wide.index(c)
         return self.totals + self.raw.index(c.field)
 
-    def before(self, c: Column) -> int:
+    def before(self, c: Fact) -> int:
         return self.totals + len(self.raw) + self.previous.index(c)
 
     def flat(self, totals: list[int]) -> list[int]:
@@ -120,7 +129,7 @@ class Layout:
 
 
 @lru_cache(4096)
-def layout(series: Series) -> Layout:
+def layout(series: GroupBy) -> Layout:
     return Layout(series)
 
 
@@ -282,7 +291,7 @@ class Reader:
     def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
         return [self.answer(*ask) for ask in asks]
 
-    def answer(self, series: Series, key: tuple, t: int, lengths: Sequence[int]) -> Answer:
+    def answer(self, series: GroupBy, key: tuple, t: int, lengths: Sequence[int]) -> Answer:
         "Count and facts of an entity for each window before t."
         plan, entity = layout(series), entity_bytes(key)
         prefix, m, h = series.tag + b"\x00" + entity, len(plan.runs), plan.head
@@ -356,7 +365,7 @@ class _Span:
         at = self.plan.head + (2 + k) * chunk[0]
         return chunk[at + i : at + j].tolist()
 
-    def range(self, c: Column, which: int) -> Iterator[int]:
+    def range(self, c: Fact, which: int) -> Iterator[int]:
         "Extremes of the parts that the window is made of."
         k, h = self.plan.column(c), self.plan.head
         pick = (min, max)[which]
@@ -401,16 +410,15 @@ class _Facts(_Span):
 
     def all(self) -> list[int]:
         return [
-            0 if not self.count else getattr(self, f"_{c.kind}")(c)
-            for c in self.plan.series.columns
+            0 if not self.count else getattr(self, f"_{c.kind}")(c) for c in self.plan.series.facts
         ]
 
-    def _sum(self, c: Column) -> int:
+    def _sum(self, c: Fact) -> int:
         return self.sums[self.plan.column(c)]
 
     _is = _sum
 
-    def _square(self, c: Column) -> int:
+    def _square(self, c: Fact) -> int:
         k, h = self.plan.column(c), self.plan.head
         base = 2 + 2 * (len(self.plan.runs) + self.plan.wide.index(c))
         upto = lambda v, i: (
@@ -419,12 +427,12 @@ class _Facts(_Span):
         )
         return upto(self.right, self.j) - (0 if self.left is None else upto(self.left, self.i))
 
-    def _last(self, c: Column) -> int:
+    def _last(self, c: Fact) -> int:
         h, j = self.plan.head, self.j
         first = bisect_left(self.right, self.right[h + j - 1], h, h + j) - h
         return max(self.column(self.right, self.plan.column(c), first, j))
 
-    def _first(self, c: Column) -> int:
+    def _first(self, c: Fact) -> int:
         h, chunk, i = self.plan.head, self.left, self.i
         if chunk is None or i == chunk[0]:
             chunk, i = (
@@ -440,7 +448,7 @@ class _Facts(_Span):
             )
         )
 
-    def _distinct(self, c: Column) -> int:
+    def _distinct(self, c: Fact) -> int:
         "Newest occurrences in the window, and those that an event after t has replaced."
         k, found = self.plan.before(c), self.sums[self.plan.column(c)]
         later = self.column(self.right, k, self.j, self.right[0])
@@ -448,10 +456,10 @@ class _Facts(_Span):
             later += self.column(chunk, k, 0, chunk[0])
         return found + sum(self.edge < p < self.t for p in later)
 
-    def _min(self, c: Column) -> int:
+    def _min(self, c: Fact) -> int:
         return min(self.range(c, 0))
 
-    def _max(self, c: Column) -> int:
+    def _max(self, c: Fact) -> int:
         return max(self.range(c, 1))
 
 # %% ../nbs/05_online.ipynb #2391b049
@@ -474,7 +482,7 @@ class Writer(Reader):
 class Entity:
     "The chunks of one entity, while they change."
 
-    def __init__(self, writer: Writer, series: Series, entity: bytes):
+    def __init__(self, writer: Writer, series: GroupBy, entity: bytes):
         self.writer, self.plan, self.entity = writer, layout(series), entity
         self.prefix = series.tag + b"\x00" + entity
         self.chunks: dict[int | None, Chunk] = {}  # by the key they have in the store
@@ -898,10 +906,10 @@ def apply(
     return len(new)
 
 
-def _values(series: Series, rows: pl.DataFrame) -> list[list[int]]:
+def _values(series: GroupBy, rows: pl.DataFrame) -> list[list[int]]:
     "What each event adds, in the order of the layout's columns; of `distinct` what it adds before others are looked at."
     plan = layout(series)
-    raw = [Column("min", f) for f in plan.raw]
+    raw = [Fact("min", f) for f in plan.raw]
     columns = [
         np.ones(rows.height, np.int64) if c.kind == "distinct" else series.coded(rows, c)
         for c in [*plan.runs, *plan.wide, *raw]
@@ -912,12 +920,12 @@ def _values(series: Series, rows: pl.DataFrame) -> list[list[int]]:
     return [list(v) for v in zip(*lists)] if lists else [[] for _ in range(rows.height)]
 
 
-def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int]:
+def _apply_series(writer: Writer, series: GroupBy, rows: pl.DataFrame) -> set[int]:
     "Apply sorted events to one series; the `seq`s of those that were new."
     plan, new = layout(series), set()
     entities: dict[tuple[str, bytes], Entity] = {}
 
-    def entity(s: Series, key: tuple) -> Entity:
+    def entity(s: GroupBy, key: tuple) -> Entity:
         name = (s.id, entity_bytes(key))
         if name not in entities:
             entities[name] = Entity(writer, s, name[1])
@@ -942,7 +950,7 @@ def _apply_series(writer: Writer, series: Series, rows: pl.DataFrame) -> set[int
     return new
 
 
-def _announce(writer: Writer, times: list[int], asked: list[tuple[Series, list[tuple]]]) -> None:
+def _announce(writer: Writer, times: list[int], asked: list[tuple[GroupBy, list[tuple]]]) -> None:
     "Say which entities will change, from their earliest event on; `times` are sorted."
     if type(writer).prefetch is Writer.prefetch:
         return
@@ -953,7 +961,7 @@ def _announce(writer: Writer, times: list[int], asked: list[tuple[Series, list[t
     writer.prefetch(list(first.items()))
 
 # %% ../nbs/05_online.ipynb #04d08c9a
-def _relink(mine: Entity, other: Entity, c: Column, t: int, seq: int, value: list[int]) -> None:
+def _relink(mine: Entity, other: Entity, c: Fact, t: int, seq: int, value: list[int]) -> None:
     "Tell an event, and its neighbours of the same value, of each other."
     plan = mine.plan
     newest, previous = (
@@ -990,7 +998,7 @@ def _wide_halves(q: pl.Series) -> list[np.ndarray]:
 
 
 def _columns(
-    series: Series, events: pl.DataFrame, order: np.ndarray, times: np.ndarray
+    series: GroupBy, events: pl.DataFrame, order: np.ndarray, times: np.ndarray
 ) -> tuple[list[np.ndarray], list[pl.Series], list[np.ndarray]]:
     "Running totals, running totals of squares (both with a leading zero), other columns; in order."
     plan, raw, single, previous = layout(series), [], [], []
@@ -1011,11 +1019,11 @@ def _columns(
         ]
     squared = [pl.Series(series.coded(events, c)[order]).cast(pl.Int128) for c in plan.wide]
     wide = [pl.concat([pl.Series([0], dtype=pl.Int128), (x * x).cum_sum()]) for x in squared]
-    raw = [series.coded(events, Column("min", f))[order] for f in plan.raw]
+    raw = [series.coded(events, Fact("min", f))[order] for f in plan.raw]
     return running, wide, [*raw, *previous]
 
 # %% ../nbs/05_online.ipynb #80b2b86c
-def _records(series: Series, events: pl.DataFrame) -> Iterator[tuple[bytes, int, bytes]]:
+def _records(series: GroupBy, events: pl.DataFrame) -> Iterator[tuple[bytes, int, bytes]]:
     "Every record of a series: prefix, time, value."
     events = series.rows(events).sort("event_time", "seq")
     if events.is_empty():

@@ -5,7 +5,13 @@
 # %% ../nbs/17_pipeline.ipynb #21d3d174
 from __future__ import annotations
 
-import ast, hashlib, json, os, resource, threading, time
+import ast
+import hashlib
+import json
+import os
+import resource
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone

@@ -5,7 +5,8 @@
 # %% ../nbs/10_policy.ipynb #32c8a1b0
 from __future__ import annotations
 
-import hashlib, json
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path

@@ -5,7 +5,9 @@
 # %% ../nbs/05c_redis.ipynb #183e9674
 from __future__ import annotations
 
-import json, secrets, struct
+import json
+import secrets
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,25 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from .etl import Logs
-from .features import Answer, Ask, FeatureSet
-from mlkit.online import (
-    NEVER,
-    OnlineStore,
-    Reader,
-    StateError,
-    Writer,
-    contents,
-    entity_bytes,
-    fill,
-    layout,
-    load,
-    state_folder,
-)
-from .stream import open_state
+from .features import FeatureSet
+from .online import NEVER, Reader, StateError, Writer, contents, entity_bytes, fill, layout
+from .requests import Answer, Ask
 
 # %% auto #0
-__all__ = ['Wanted', 'answering', 'RedisStore', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis', 'open_store',
-           'ensure_store', 'load_store']
+__all__ = ['Wanted', 'answering', 'RedisStore', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis']
 
 # %% ../nbs/05c_redis.ipynb #aa8503e7
 @contextmanager
@@ -335,49 +324,3 @@ def load_redis(
             ):
                 store.redis.unlink(key)
     return filler.meta
-
-
-def open_store(
-    features: FeatureSet,
-    workspace: Path,  # its folder
-    redis_url: str = "",  # empty: LMDB in the workspace
-    write: bool = False,
-) -> OnlineStore | RedisStore:
-    "The online state where it is set to lie."
-    folder = state_folder(workspace, features)
-    return (
-        RedisStore(features, redis_url, workspace.name, folder)
-        if redis_url
-        else OnlineStore(features, folder, write=write)
-    )
-
-
-def ensure_store(
-    features: FeatureSet, workspace: Path, logs: Logs, redis_url: str = ""
-) -> OnlineStore | RedisStore:
-    "The online state, opened for writing; loaded from the log where there is none."
-    if not redis_url:
-        return open_state(features, state_folder(workspace, features), logs)
-    store = RedisStore(features, redis_url, workspace.name, state_folder(workspace, features))
-    with answering():
-        there = store.redis.exists(store.root + b"current")
-    if not there:
-        load_redis(store, logs)
-    return store
-
-
-def load_store(
-    features: FeatureSet,
-    workspace: Path,
-    logs: Logs,
-    redis_url: str = "",
-    until: datetime | None = None,
-    versions: dict[str, int] | None = None,
-) -> dict[str, Any]:
-    "Load the online state where it is set to lie; returns its position."
-    if not redis_url:
-        return load(features, state_folder(workspace, features), logs, until, versions)
-    with RedisStore(
-        features, redis_url, workspace.name, state_folder(workspace, features)
-    ) as store:
-        return load_redis(store, logs, until, versions)

@@ -5,7 +5,9 @@
 # %% ../nbs/09_registry.ipynb #fc7b7cd6
 from __future__ import annotations
 
-import getpass, json, os
+import getpass
+import json
+import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path

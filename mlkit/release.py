@@ -5,7 +5,18 @@
 # %% ../nbs/13_release.ipynb #532e4f4f
 from __future__ import annotations
 
-import errno, fcntl, hashlib, http.client, json, os, shutil, signal, socket, subprocess, sys, time
+import errno
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass

@@ -5,13 +5,16 @@
 # %% ../nbs/13a_replay.ipynb #0ab52bed
 from __future__ import annotations
 
-import http.client, secrets, time
+import http.client
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import orjson, polars as pl
+import orjson
+import polars as pl
 
 from .etl import Logs, land
 from .events import Fixed, Stream
@@ -27,9 +30,9 @@ class Footprint:
     "Which (series, key) a request reads, and which an event writes."
 
     def __init__(self, features: FeatureSet):
-        self.reads = [(i, s.key) for i, s in enumerate(features.series)]
+        self.reads = [(i, s.key) for i, s in enumerate(features.groups)]
         self.writes = {
-            stream: [(i, s) for i, s in enumerate(features.series) if s.stream is stream]
+            stream: [(i, s) for i, s in enumerate(features.groups) if s.stream is stream]
             for stream in features.streams
         }
 

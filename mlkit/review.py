@@ -12,14 +12,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import orjson, polars as pl
+import orjson
+import polars as pl
 
 from .etl import Logs, land
 from .online import StateError
-from .redisstate import open_store
-from .settings import load_settings
-from .stream import follow
 from .registry import audit, whoami
+from .settings import load_settings
+from .stores import open_store
+from .stream import follow
 from .usecase import UseCase
 
 # %% auto #0

@@ -5,19 +5,23 @@
 # %% ../nbs/12_serving.ipynb #7d841118
 from __future__ import annotations
 
-import asyncio, gc, hmac, os
+import asyncio
+import gc
+import hmac
+import os
 from pathlib import Path
 from typing import Any
 
-import bentoml, orjson
+import bentoml
+import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Histogram
 
 from .decisions import DecisionLog, Engine, answer, load_release
 from .events import Category, ContractError, Fixed, Flag, Key, Stream, Time, accept
 from .online import StateError, Store
-from .redisstate import open_store
 from .settings import Settings, Workspace, active_workspace, load_settings
+from .stores import open_store
 
 # %% auto #0
 __all__ = ['ANSWER', 'PROBLEM', 'DECIDED', 'REFUSED', 'SECONDS', 'mounted', 'field_schema', 'request_schema', 'TooLarge',

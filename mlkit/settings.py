@@ -5,7 +5,10 @@
 # %% ../nbs/00_settings.ipynb #87fe8d7d
 from __future__ import annotations
 
-import configparser, difflib, ipaddress, os
+import configparser
+import difflib
+import ipaddress
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 

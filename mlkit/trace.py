@@ -11,13 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import orjson, polars as pl
+import orjson
+import polars as pl
 
 from .decisions import find_decision
 from .etl import Logs
 from .eventlog import scan
 from .events import Stream, accept
-from .features import offline
+from .frames import offline
 from .models import Model, load_model, model_digest, row
 from .monitoring import compare
 from .policy import Policy, load_policy, route
@@ -53,7 +54,7 @@ def events_behind(
     t, found = request["event_time"], {}
     for stream in usecase.features.streams:
         parts = []
-        for series, features in usecase.features.series.items():
+        for series, features in usecase.features.groups.items():
             if series.stream is not stream:
                 continue
             longest = timedelta(microseconds=max(f.window for f in features))

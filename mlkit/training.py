@@ -5,7 +5,11 @@
 # %% ../nbs/07_training.ipynb #f9d836e0
 from __future__ import annotations
 
-import json, logging, os, platform, warnings
+import json
+import logging
+import os
+import platform
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -47,7 +51,8 @@ def _on_cluster(
     cluster: Any, params: dict[str, Any], x: np.ndarray, y: np.ndarray, rounds: int
 ) -> Any:
     "Fit trees by Dask: one part of the rows a worker, in their order."
-    import dask, dask.array as da
+    import dask
+    import dask.array as da
     from xgboost import dask as dxgb
 
     parts = min(len(cluster.nthreads()), len(x))

@@ -14,8 +14,9 @@ import polars as pl
 from hypothesis import strategies as st
 
 from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, at_least, between
-from mlkit.features import FeatureSet, FeatureView, Online
+from mlkit.features import FeatureSet, FeatureView
 from mlkit.online import OnlineStore
+from mlkit.requests import Online
 
 UTC = timezone.utc
 DAWN = datetime(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import ast, json, re
+import ast
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -177,7 +179,7 @@ def test_published_figures_are_reproduced(handbook):
     import xgboost as xgb
 
     from mlkit.etl import to_events
-    from mlkit.features import offline
+    from mlkit.frames import offline
     from mlkit.metrics import evaluate
     from mlkit.models import matrix
     from mlkit.training import BOOSTER, START, test_frame, training_frame

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json, re, subprocess, sys
+import json
+import re
+import subprocess
+import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path

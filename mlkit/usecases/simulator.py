@@ -5,7 +5,8 @@
 # %% ../../nbs/usecases/simulator.ipynb #eb24cb0d
 from __future__ import annotations
 
-import math, os
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timezone

@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 import polars as pl
 import pytest
-
 from helpers import folder_bytes
+
 from mlkit.etl import Logs, SourceError, ingest
 from mlkit.eventlog import LogError, scan
 from mlkit.events import ContractError, check

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-
 from helpers import DAWN, Outcome, Pay, as_frame, ask, assert_same_bits, empty_state, numbered
+
+from mlkit.eventlog import append, scan
 from mlkit.events import (
     Category,
     ContractError,
@@ -22,11 +23,12 @@ from mlkit.events import (
     between,
     present,
 )
-from mlkit.features import FeatureSet, FeatureView, Online, offline
+from mlkit.features import FeatureSet, FeatureView
+from mlkit.frames import offline
 from mlkit.models import matrix, row
 from mlkit.online import OnlineStore, apply, state_folder
+from mlkit.requests import Online
 from mlkit.stream import follow
-from mlkit.eventlog import append, scan
 
 
 def view(members: dict[str, Any], key: Any = "who", doc: str = "") -> type[FeatureView]:

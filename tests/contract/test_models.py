@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json, random, shutil
+import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-
 from helpers import (
     DAWN,
     FEATURES,
@@ -27,11 +26,14 @@ from helpers import (
     pays,
     view,
 )
+
 from mlkit import online as online_module
 from mlkit.eventlog import append, scan
 from mlkit.events import Category, Fixed, Key, Stream, Text, at_least
-from mlkit.features import FeatureSet, FeatureView, Online, offline
+from mlkit.features import FeatureSet, FeatureView
+from mlkit.frames import offline
 from mlkit.online import OnlineStore, StateError, apply, fill, load
+from mlkit.requests import Online
 from mlkit.stream import follow
 from mlkit.windows import key_codes, totals
 
@@ -260,7 +262,7 @@ def test_state_hash_changes_with_what_the_numbers_stand_for(what):
 
 
 def test_two_shares_of_one_entity_under_two_names():
-    "Series that differ in what the share is of have a state each."
+    "Groups that differ in what the share is of have a state each."
     views = [
         view(
             dict(small=Transfer.share(dict(amount=at_least(5)), over=["1d"], by="receiver")),

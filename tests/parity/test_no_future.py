@@ -6,15 +6,12 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from helpers import (
     DAWN,
     FEATURES,
+    STEPS,
     Outcome,
     Pay,
-    STEPS,
     as_frame,
     ask,
     assert_same_bits,
@@ -24,9 +21,14 @@ from helpers import (
     some_pays,
     worlds,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from mlkit.events import ContractError
-from mlkit.features import FeatureView, Online, offline
+from mlkit.features import FeatureView
+from mlkit.frames import offline
 from mlkit.online import apply
+from mlkit.requests import Online
 from mlkit.splits import LabelRule, known_labels, labelled
 
 MICROSECOND = timedelta(microseconds=1)

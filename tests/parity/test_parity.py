@@ -7,9 +7,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from helpers import (
     DAWN,
     FEATURES,
@@ -24,12 +21,17 @@ from helpers import (
     numbered,
     worlds,
 )
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from mlkit import online as online_module
 from mlkit.etl import Logs, land, to_events
 from mlkit.eventlog import scan
 from mlkit.events import EARLIEST, Fixed, Key, Stream, Text, accept
-from mlkit.features import FeatureSet, FeatureView, Online, offline, row_wise
+from mlkit.features import FeatureSet, FeatureView, row_wise
+from mlkit.frames import offline
 from mlkit.online import OnlineStore, apply, load
+from mlkit.requests import Online
 from mlkit.usecases import fraud, simulator
 
 

@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from helpers import (
     FEATURES,
     Pay,
@@ -26,11 +23,16 @@ from helpers import (
     view,
     worlds,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from mlkit import online as online_module
 from mlkit.eventlog import append, scan
-from mlkit.features import FeatureSet, Online, offline
+from mlkit.features import FeatureSet
+from mlkit.frames import offline
 from mlkit.online import StateError, apply
 from mlkit.redisstate import RedisStore, load_redis
+from mlkit.requests import Online
 from mlkit.stream import follow
 
 
@@ -101,6 +103,7 @@ def some_world(logs: Any) -> dict:
     "A few hundred payments in the log, so that entities have several chunks."
     rng = random.Random(5)
     from datetime import timedelta
+
     from helpers import DAWN
 
     rows = [

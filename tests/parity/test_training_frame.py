@@ -5,7 +5,7 @@ from datetime import timedelta
 import polars as pl
 
 from mlkit.etl import to_events
-from mlkit.features import offline
+from mlkit.frames import offline
 from mlkit.monitoring import compare
 from mlkit.training import folds, test_frame, training_frame
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase

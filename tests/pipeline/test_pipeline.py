@@ -9,7 +9,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-
 from command import ROOT, SMALL, Kit
 
 pytestmark = pytest.mark.pipeline

@@ -5,7 +5,6 @@ import http.client
 import json
 
 import pytest
-
 from command import ROOT, SMALL, Kit
 
 pytestmark = pytest.mark.pipeline

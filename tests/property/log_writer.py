@@ -6,7 +6,9 @@ saying how many there were. It waits for a line on its input first, so that seve
 
 from __future__ import annotations
 
-import os, signal, sys
+import os
+import signal
+import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 

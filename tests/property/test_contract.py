@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from helpers import UTC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import UTC
 from mlkit.events import (
     TIME,
     Category,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import random, signal, subprocess, sys
+import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import log_writer
 import polars as pl
 import pytest
+from helpers import folder_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import log_writer
-from helpers import folder_bytes
 from log_writer import DIRTY, Pay, batch, event_ids
+
 from mlkit import eventlog
 from mlkit.etl import Logs, land
 from mlkit.eventlog import LogError, append, compact, fingerprint, scan

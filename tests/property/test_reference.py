@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from helpers import FEATURES, OVER, UTC, Outcome, Pay, assert_same_bits, worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import FEATURES, OVER, UTC, Outcome, Pay, assert_same_bits, worlds
 from mlkit.etl import to_events
 from mlkit.events import Category, ContractError, Fixed, Key, Stream
-from mlkit.features import FeatureSet, FeatureView, Online, offline
-from mlkit.windows import totals
+from mlkit.features import FeatureSet, FeatureView
+from mlkit.frames import offline
+from mlkit.requests import Online
 from mlkit.usecases import fraud
+from mlkit.windows import totals
 
 LENGTH = {"1h": timedelta(hours=1), "1d": timedelta(days=1), "7d": timedelta(days=7)}
 
@@ -167,8 +169,8 @@ def reference(request: dict, pays: list[dict], outcomes: list[dict]) -> dict[str
 
 def assert_equals_reference(world: dict[type[Stream], pl.DataFrame]) -> None:
     pays, told = world[Pay].to_dicts(), world[Outcome].to_dicts()
-    names = [f.name for f in FEATURES.features if f.series]
-    schema = {f.name: f.dtype for f in FEATURES.features if f.series}
+    names = [f.name for f in FEATURES.features if f.group]
+    schema = {f.name: f.dtype for f in FEATURES.features if f.group}
     expected = pl.DataFrame(
         [{n: row[n] for n in names} for row in (reference(r, pays, told) for r in pays)],
         schema=schema,

@@ -14,7 +14,8 @@ import mlkit.backfill as module
 from mlkit.backfill import Costs, read_features
 from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
-from mlkit.features import FeatureSet, offline
+from mlkit.features import FeatureSet
+from mlkit.frames import offline
 
 
 def world(n: int = 2000, seed: int = 0, days: int = 40) -> dict[Any, pl.DataFrame]:

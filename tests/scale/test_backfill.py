@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from division import DAWN, FEATURES, OVER, Outcome, Pay, assert_backfilled, divide, logged, world
 from helpers import Who, assert_same_bits, worlds
 from hypothesis import given, settings
-from division import DAWN, FEATURES, OVER, Outcome, Pay, assert_backfilled, divide, logged, world
 
 import mlkit.backfill as module
 from mlkit.backfill import BackfillError, Local, backfill, done, key_hash, read_features
 from mlkit.etl import Logs
 from mlkit.eventlog import append
 from mlkit.events import Fixed, Key, Stream, at_least
-from mlkit.features import FeatureSet, FeatureView, offline
+from mlkit.features import FeatureSet, FeatureView
+from mlkit.frames import offline
 
 
 @pytest.mark.parametrize("buckets", [1, 3, 7])

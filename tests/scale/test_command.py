@@ -17,7 +17,7 @@ from helpers import assert_same_bits
 from mlkit.backfill import BackfillError, connect, read_features
 from mlkit.etl import Logs, to_events
 from mlkit.eventlog import append, scan
-from mlkit.features import offline
+from mlkit.frames import offline
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
 from mlkit.usecases.simulator import simulate
 

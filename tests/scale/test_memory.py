@@ -15,7 +15,7 @@ WHOLE = """
 import sys
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
-from mlkit.features import offline
+from mlkit.frames import offline
 from mlkit.usecases.fraud import Label, Transaction, features
 events = {s: scan(Logs(sys.argv[1])[s]).collect() for s in (Transaction, Label)}
 assert offline(features, events[Transaction], events).height == int(sys.argv[2])

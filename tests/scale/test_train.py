@@ -11,7 +11,7 @@ import pytest
 
 from mlkit.checks import check_invariances, check_model
 from mlkit.etl import to_events
-from mlkit.features import offline
+from mlkit.frames import offline
 from mlkit.metrics import evaluate
 from mlkit.models import load_model, matrix, save_model
 from mlkit.training import START, Recipe, fit, folds, test_frame, train, training_frame

@@ -13,7 +13,7 @@ import pytest
 
 from mlkit.decisions import find_decision, read_decisions
 from mlkit.etl import Logs, land
-from mlkit.features import offline
+from mlkit.frames import offline
 from mlkit.models import Constant, save_model
 from mlkit.monitoring import compare
 from mlkit.online import OnlineStore, apply, load, state_folder

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import json, os, select, signal, subprocess, sys
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-
-import world, zygote
+import world
+import zygote
 from helpers import FEATURES, Outcome, Pay, as_frame, ask, assert_same_bits
+
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.events import check
-from mlkit.features import Online
 from mlkit.online import OnlineStore, load, state_folder
-from mlkit.stream import follow, open_state, unreadable
+from mlkit.requests import Online
+from mlkit.sources import unreadable
+from mlkit.stores import open_state
+from mlkit.stream import follow
 
 
 class Consumers:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl, json, os
+import fcntl
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-
 import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load
 from helpers import FEATURES, Outcome, Pay
+
 from mlkit.etl import Logs, ingest
-from mlkit.eventlog import _alone, LogError, scan
+from mlkit.eventlog import LogError, _alone, scan
 from mlkit.online import state_folder
-from mlkit.stream import Consumer, FolderSource, Follower, land_batch, open_state, run
+from mlkit.sources import FolderSource, land_batch
+from mlkit.stores import open_state
+from mlkit.stream import Consumer, Follower, run
 from mlkit.usecases import fraud, simulator
 
 

@@ -6,19 +6,21 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 import world as events_of
 from crowd import assert_state_equals_bulk_load
 from helpers import FEATURES, Pay, as_frame, ask, assert_same_bits, worlds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from mlkit import stream as stream_module
 from mlkit.etl import Logs
 from mlkit.eventlog import LogError, append, compact, scan
 from mlkit.events import check
-from mlkit.features import FeatureSet, FeatureView, Online
+from mlkit.features import FeatureSet, FeatureView
 from mlkit.online import OnlineStore, StateError, load, state_folder
-from mlkit.stream import Follower, follow, open_state, tail
+from mlkit.requests import Online
+from mlkit.stores import open_state
+from mlkit.stream import Follower, follow, tail
 
 
 def pays(n: int) -> pl.DataFrame:

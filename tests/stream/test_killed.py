@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import random, signal, threading
+import random
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import world
 from crowd import Consumers, assert_log_complete, assert_state_equals_bulk_load, assert_unread_kept
+
 from mlkit.etl import Logs
 
 KILLS, LOOKS = 50, 3  # of each source; how often the state is compared on the way

@@ -8,25 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load, assert_unread_kept
 from helpers import FEATURES, Outcome, Pay
+
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.online import state_folder
-from mlkit.stream import (
-    Consumer,
-    Follower,
-    RedisSource,
-    StreamError,
-    committed,
-    decode,
-    land_batch,
-    open_state,
-    run,
-    unreadable,
-)
+from mlkit.sources import RedisSource, StreamError, committed, decode, land_batch, unreadable
+from mlkit.stores import open_state
+from mlkit.stream import Consumer, Follower, run
 
 STREAMS = [Pay, Outcome]
 

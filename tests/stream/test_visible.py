@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import os, signal, subprocess, sys, time, urllib.request
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-
 import world
 from helpers import FEATURES, Outcome, Pay
+
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.online import state_folder
-from mlkit.stream import (
-    Consumer,
-    FolderSource,
-    Follower,
-    Metrics,
-    Progress,
-    RedisSource,
-    StreamError,
-    land_batch,
-    open_state,
-    refresh,
-    run,
-)
+from mlkit.sources import FolderSource, RedisSource, StreamError, land_batch
+from mlkit.stores import open_state
+from mlkit.stream import Consumer, Follower, Metrics, Progress, refresh, run
 from mlkit.usecases import fraud, simulator
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json, os
+import json
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any

@@ -5,10 +5,14 @@ A line of JSON on the input starts a consumer and is answered by its pid; `wait 
 
 from __future__ import annotations
 
-import json, os, signal, sys, traceback
+import json
+import os
+import signal
+import sys
+import traceback
 from pathlib import Path
 
-import deltalake, hypothesis.strategies, redis  # noqa: F401  imported before the fork, so that a consumer starts in a third of a second
+import deltalake  # noqa: F401  imported before the fork, so that a consumer starts in a third of a second
 
 from mlkit import online, stream
 
@@ -53,6 +57,7 @@ def consume(
 ) -> None:
     "A consumer, as `mlkit stream` makes it."
     from helpers import FEATURES
+
     from mlkit.etl import Logs
 
     if steps:
