@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from .events import Condition, Stream
-
 from .fields import Category, Fixed
 
 # %% auto #0

@@ -28,6 +28,7 @@ from deltalake.transaction import AddAction, create_table_with_add_actions
 
 import mlkit
 from .aggregates import GroupBy
+from .errors import UserError
 from .etl import Logs
 from .eventlog import EventLog, below, open_table, storage_options
 from .events import Stream
@@ -43,7 +44,7 @@ __all__ = ['Progress', 'DAY', 'LAYOUT', 'Group', 'Task', 'BASE_MB', 'LEAST_MB', 
            'Backfilled', 'pinned', 'backfill', 'read_features']
 
 # %% ../nbs/05b_backfill.ipynb #948a9299
-class BackfillError(RuntimeError):
+class BackfillError(UserError, RuntimeError):
     "A backfill cannot go on; nothing of it is visible, and the message says what to do."
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import orjson
 import polars as pl
 
+from .errors import UserError
 from .eventlog import Appended, EventLog, append, below, content_hash
 from .events import ContractError, Field, Stream, check
 
@@ -23,7 +24,7 @@ __all__ = ['SourceError', 'source_files', 'source_hash', 'read_source', 'SourceF
            'land', 'Ingested', 'ingest']
 
 # %% ../nbs/03_etl.ipynb #ed3a403a
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     "A source cannot be read; nothing was ingested from it."
 
 

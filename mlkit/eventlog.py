@@ -23,6 +23,7 @@ from deltalake import Field as DeltaField
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import Transaction as AppTransaction
 
+from .errors import UserError
 from .events import TIME, Stream
 
 # %% auto #0
@@ -128,7 +129,7 @@ def _commit(*transactions: AppTransaction) -> CommitProperties:
     return CommitProperties(app_transactions=list(transactions), max_commit_retries=0)
 
 
-class LogError(RuntimeError):
+class LogError(UserError, RuntimeError):
     "The log cannot be read or written; the message says why and what to do."
 
 

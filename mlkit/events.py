@@ -451,6 +451,21 @@ class Stream(Asked):
         "Column to stored Polars type."
         return {k: f.dtype for k, f in cls.fields.items()}
 
+    @classmethod
+    def shown_schema(cls) -> dict[str, Any]:
+        "Column to the Polars type of shown values."
+        return {k: f.shown_dtype or f.dtype for k, f in cls.fields.items()}
+
+    @classmethod
+    def shown(cls, event: dict[str, Any]) -> dict[str, Any]:
+        "A stored event in its own units, as clients, guards and people see it."
+        return {k: f.shown(event[k]) for k, f in cls.fields.items()}
+
+    @classmethod
+    def to_json(cls, event: dict[str, Any]) -> dict[str, Any]:
+        "The same as JSON has it."
+        return {k: f.to_json(event[k]) for k, f in cls.fields.items()}
+
 # %% ../nbs/01_events.ipynb #0c49e0d1
 def check(
     stream: type[Stream],

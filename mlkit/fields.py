@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from .errors import UserError
+
 # %% auto #0
 __all__ = ['Problem', 'TIME', 'EARLIEST', 'LATEST', 'ISO', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category',
            'Time']
 
 # %% ../nbs/00a_fields.ipynb #24ca741d
-class ContractError(ValueError):
+class ContractError(UserError, ValueError):
     "An input cannot be used at all, or a definition contradicts itself; the message says what to do."
 
 
@@ -37,6 +39,7 @@ class Field:
     doc: str = ""
     optional: bool = False  # may be null
     dtype: ClassVar[Any] = pl.String
+    shown_dtype: ClassVar[Any] = None  # Polars type of shown values where it is not `dtype`
     summable: ClassVar[bool] = False
     scale: ClassVar[int] = 0
 
@@ -47,6 +50,18 @@ class Field:
     def problems(self, name: str) -> list[Problem]:
         "What else may be wrong with the parsed column."
         return []
+
+    def shown(self, stored: Any) -> Any:
+        "A stored value in its own unit, as clients, guards and people see it; `value` takes it back."
+        return stored
+
+    def to_json(self, stored: Any) -> Any:
+        "The same as JSON has it."
+        return self.shown(stored)
+
+    def json_schema(self) -> dict[str, Any]:
+        "The JSON schema of a value."
+        return {"description": self.doc} if self.doc else {}
 
     def code(self, value: Any) -> int | None:
         "A stored value as the whole number that aggregates work on."
@@ -99,9 +114,20 @@ class Fixed(Field):
                 f"bounds {self.low}..{self.high} at {self.places} places do not fit a float64 exactly; narrow them."
             )
 
+    shown_dtype: ClassVar[Any] = pl.Float64
+
     @property
     def factor(self) -> int:
+        "Units of the last digit in one."
         return 10**self.places
+
+    def shown(self, stored: int | None) -> float | None:
+        return None if stored is None else stored / self.factor
+
+    def json_schema(self) -> dict[str, Any]:
+        step = 1 / self.factor
+        bounds = dict(minimum=self.low, maximum=self.high, multipleOf=step)
+        return super().json_schema() | dict(type="number", **bounds)
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
         units = _number(name, given) * self.factor
@@ -150,6 +176,9 @@ class Key(Field):
             )
         return super().parse(name, given)
 
+    def json_schema(self) -> dict[str, Any]:
+        return super().json_schema() | dict(type="integer", format="int64")
+
     def value(self, raw: Any) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int) or not -(2**63) <= raw < 2**63:
             raise ValueError("must be a whole number")
@@ -165,6 +194,9 @@ class Text(Field):
     def __post_init__(self):
         if type(self.longest) is not int or self.longest < 1:
             raise ContractError(f"Text(longest={self.longest!r}): no text would fit.")
+
+    def json_schema(self) -> dict[str, Any]:
+        return super().json_schema() | dict(type="string", minLength=1, maxLength=self.longest)
 
     def problems(self, name: str) -> list[Problem]:
         return [
@@ -201,6 +233,9 @@ class Flag(Field):
             return pl.col(name)
         return pl.when(pl.col(name) == 1).then(True).when(pl.col(name) == 0).then(False)
 
+    def json_schema(self) -> dict[str, Any]:
+        return super().json_schema() | dict(type="boolean")
+
     def value(self, raw: Any) -> bool:
         if not isinstance(raw, bool):
             raise ValueError("must be true or false")
@@ -232,6 +267,9 @@ class Category(Field):
 
     def problems(self, name: str) -> list[Problem]:
         return [(~pl.col(name).is_in(list(self.values)), f"not one of {', '.join(self.values)}")]
+
+    def json_schema(self) -> dict[str, Any]:
+        return super().json_schema() | dict(type="string", enum=list(self.values))
 
     def value(self, raw: Any) -> str:
         if raw not in self.values:
@@ -278,6 +316,12 @@ class Time(Field):
 
     def problems(self, name: str) -> list[Problem]:
         return [(~pl.col(name).is_between(EARLIEST, LATEST, closed="left"), "outside 1970..2100")]
+
+    def to_json(self, stored: datetime | None) -> str | None:
+        return None if stored is None else stored.isoformat()
+
+    def json_schema(self) -> dict[str, Any]:
+        return super().json_schema() | dict(type="string", format="date-time")
 
     def value(self, raw: Any) -> datetime:
         if isinstance(raw, str):

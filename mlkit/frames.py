@@ -14,8 +14,17 @@ import polars as pl
 from .aggregates import Fact, GroupBy, finish_all
 from .events import Stream
 from .features import Feature, FeatureSet, as_request, row_wise
-from .release import running
-from .windows import Line, distinct, edge, extremes, key_codes, keys_of, squares, totals
+from mlkit.windows import (
+    Line,
+    distinct,
+    edge,
+    extremes,
+    key_codes,
+    keys_of,
+    running,
+    squares,
+    totals,
+)
 
 # %% auto #0
 __all__ = ['offline', 'aggregates']

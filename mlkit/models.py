@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from .errors import UserError
+
 # %% auto #0
 __all__ = ['ModelError', 'matrix', 'row', 'logistic', 'Model', 'Constant', 'Linear', 'Trees', 'save_model', 'load_model',
            'model_digest', 'reasons']
 
 # %% ../nbs/06b_models.ipynb #37cf6701
-class ModelError(ValueError):
+class ModelError(UserError, ValueError):
     "A model does not keep the contract, or cannot be read."
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from .aggregates import Fact, GroupBy
+from .errors import UserError
 from .etl import Logs
 from .eventlog import scan
 from .events import Stream
@@ -703,7 +704,7 @@ def _put_nodes(
     return [(n[0][0], _joined(n)) for n in nodes]
 
 # %% ../nbs/05_online.ipynb #6d34870b
-class StateError(RuntimeError):
+class StateError(UserError, RuntimeError):
     "The online state is missing, or belongs to other features; the message says what to do."
 
 

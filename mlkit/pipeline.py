@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from .errors import UserError
 from .settings import Settings, Workspace, active_workspace, load_settings, replace_text
 
 # %% auto #0
@@ -29,11 +30,11 @@ __all__ = ['TYPES', 'GIVEN', 'PipelineError', 'StepFailed', 'Parameter', 'notebo
            'status', 'Watcher', 'execute', 'check_names', 'must_run', 'run', 'seconds_by_step', 'plan']
 
 # %% ../nbs/17_pipeline.ipynb #773a726e
-class PipelineError(ValueError):
+class PipelineError(UserError, ValueError):
     "The pipeline cannot be run as asked; the message says what to change."
 
 
-class StepFailed(RuntimeError):
+class StepFailed(UserError, RuntimeError):
     "A step failed; the message says where to look and how to go on."
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import cel
 
+from .errors import UserError
+
 # %% auto #0
 __all__ = ['AUTOMATIC', 'HUMAN', 'PolicyError', 'Guard', 'Policy', 'Routed', 'route', 'save_policy', 'load_policy']
 
@@ -21,7 +23,7 @@ __all__ = ['AUTOMATIC', 'HUMAN', 'PolicyError', 'Guard', 'Policy', 'Routed', 'ro
 AUTOMATIC, HUMAN = "automatic", "human"
 
 
-class PolicyError(ValueError):
+class PolicyError(UserError, ValueError):
     "A policy is not usable; the message names the part."
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import Check
+from .errors import UserError
 from .training import mlflow_client
 
 # %% auto #0
@@ -55,7 +56,7 @@ def audit_trail(folder: Path | str) -> list[dict[str, Any]]:
     )
 
 # %% ../nbs/09_registry.ipynb #273790ad
-class RegistryError(RuntimeError):
+class RegistryError(UserError, RuntimeError):
     "The registry refuses; the message says why and what would be needed."
 
 

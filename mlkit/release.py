@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from .errors import UserError
 from .models import model_digest
 from .policy import Policy, save_policy
 from .registry import Registry
@@ -36,7 +37,7 @@ __all__ = ['ReleaseError', 'code_hash', 'write_release', 'environment', 'package
            'serve_command', 'start', 'kill', 'stop', 'switch']
 
 # %% ../nbs/13_release.ipynb #46206435
-class ReleaseError(RuntimeError):
+class ReleaseError(UserError, RuntimeError):
     "Packaging or serving failed; the message says what to do."
 
 

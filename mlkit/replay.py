@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from .errors import UserError
 from .etl import Logs, land
 from .events import Fixed, Stream
 from .features import FeatureSet
@@ -95,7 +96,7 @@ def _raw_schema(stream: type[Stream]) -> dict[str, Any]:
     return {n: pl.Float64 if isinstance(f, Fixed) else f.dtype for n, f in stream.fields.items()}
 
 # %% ../nbs/13a_replay.ipynb #ab982f14
-class ReplayError(RuntimeError):
+class ReplayError(UserError, RuntimeError):
     "The service did not answer as it should."
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from .errors import UserError
 from .etl import Logs, land
 from .online import StateError
 from .registry import audit, whoami
@@ -37,7 +38,7 @@ create table if not exists clock (one integer primary key check (one = 1), lates
 """
 
 
-class ReviewError(ValueError):
+class ReviewError(UserError, ValueError):
     "A case cannot be decided; the message says why."
 
 

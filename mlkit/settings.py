@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from .errors import UserError
+
 # %% auto #0
 __all__ = ['Settings', 'is_loopback', 'SettingsError', 'find_ini', 'read_ini', 'load_settings', 'Workspace', 'active_workspace',
            'activate', 'replace_text']
@@ -92,7 +94,7 @@ def is_loopback(
         return False
 
 # %% ../nbs/00_settings.ipynb #9206e327
-class SettingsError(ValueError):
+class SettingsError(UserError, ValueError):
     "A setting is wrong; the message names the key, the reason and what is allowed."
 
 

@@ -21,9 +21,10 @@ from typing import Any, Protocol
 import orjson
 import polars as pl
 
+from .errors import UserError
 from .etl import Logs, SourceError, SourceFormat, find_format, read_source, to_events
-from .eventlog import EventLog, Quarantine, append, content_hash, scan
-from .events import Stream, below, check
+from .eventlog import EventLog, Quarantine, append, below, content_hash, scan
+from .events import Stream, check
 from .fields import ContractError
 from .settings import replace_text
 
@@ -32,7 +33,7 @@ __all__ = ['StreamError', 'Batch', 'Landed', 'Lag', 'Source', 'land_batch', 'unr
            'RedisSource', 'committed']
 
 # %% ../nbs/05a_sources.ipynb #316d3022
-class StreamError(RuntimeError):
+class StreamError(UserError, RuntimeError):
     "A source of events is not available or not set up; the message says what to do."
 
 # %% ../nbs/05a_sources.ipynb #4ccf7a67

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .errors import UserError
 from .metrics import evaluate
 from .models import Constant, Linear, Model, Trees, matrix, save_model
 from .splits import LabelRule, Plan, drop_known_positives, labelled, learnable
@@ -43,7 +44,7 @@ class Recipe:
     increasing: tuple[str, ...] = ()  # features whose rise may never lower a tree model's score
 
 
-class TrainingError(ValueError):
+class TrainingError(UserError, ValueError):
     "There is nothing to learn from; the message says what is missing."
 
 # %% ../nbs/07_training.ipynb #10cc6805
