@@ -115,7 +115,7 @@ def one(folder: str, memory: str, workers: str) -> None:
         ):
             client.run(lambda: __import__("mlkit.backfill"))
             start = time.perf_counter()
-            done = backfill(features, logs, out, engine=Dask(client), memory_mb=int(memory))
+            done = backfill(features, logs, out, executor=Dask(client), memory_mb=int(memory))
             seconds = time.perf_counter() - start
             peak = max(client.run(peak_mb).values())
     else:

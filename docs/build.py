@@ -5,7 +5,13 @@ python docs/build.py [--out site]
 
 from __future__ import annotations
 
-import argparse, ast, os, re, shutil, sys, tempfile
+import argparse
+import ast
+import os
+import re
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 import nbformat

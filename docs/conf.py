@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-import ast, io, re, sys, tokenize
+import ast
+import io
+import re
+import sys
+import tokenize
 from pathlib import Path
 from typing import Any
 

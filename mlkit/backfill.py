@@ -37,10 +37,10 @@ from .frames import aggregates
 from .requests import micros
 
 # %% auto #0
-__all__ = ['Progress', 'DAY', 'LAYOUT', 'Group', 'Task', 'BASE_MB', 'LEAST_MB', 'MOST_ROWS', 'FEWEST_ROWS', 'Counts',
+__all__ = ['OnProgress', 'DAY', 'LAYOUT', 'Group', 'Task', 'BASE_MB', 'LEAST_MB', 'MOST_ROWS', 'FEWEST_ROWS', 'Counts',
            'BackfillError', 'quiet', 'key_hash', 'put', 'write_pieces', 'read_piece', 'Slice', 'slices', 'read_slice',
            'versions_here', 'Feed', 'Job', 'note', 'done', 'scatter', 'Unit', 'longest', 'windows', 'assemble',
-           'stored_schema', 'Engine', 'Local', 'Dask', 'connect', 'Costs', 'costs', 'bucket_counts', 'units_of',
+           'stored_schema', 'Executor', 'Local', 'Dask', 'connect', 'Costs', 'costs', 'bucket_counts', 'units_of',
            'Backfilled', 'pinned', 'backfill', 'read_features']
 
 # %% ../nbs/05b_backfill.ipynb #948a9299
@@ -48,7 +48,7 @@ class BackfillError(UserError, RuntimeError):
     "A backfill cannot go on; nothing of it is visible, and the message says what to do."
 
 
-Progress = Callable[[int, int, str], None]  # done, total, what
+OnProgress = Callable[[int, int, str], None]  # done, total, what
 
 
 def quiet(done: int, total: int, text: str) -> None:
@@ -564,7 +564,7 @@ def stored_schema(features: FeatureSet) -> dict[str, Any]:
 Task = Callable[..., tuple[str, Any]]
 
 
-class Engine(Protocol):
+class Executor(Protocol):
     "Runs tasks; `width` at a time."
 
     width: int
@@ -847,35 +847,35 @@ def pinned(
 
 
 def _each(
-    engine: Engine,
+    executor: Executor,
     task: Task,
     job: Job,
     found: dict[str, Any],
     calls: Mapping[str, tuple],
-    progress: Progress,
+    on_progress: OnProgress,
     text: str,
 ) -> dict[str, Any]:
     "Run what is not among `found`; results by name."
     left = {n: a for n, a in calls.items() if n not in found}
-    for name, result in engine(task, [(job, n, *a) for n, a in left.items()]):
+    for name, result in executor(task, [(job, n, *a) for n, a in left.items()]):
         found[name] = result
-        progress(sum(n in found for n in calls), len(calls), text)
+        on_progress(sum(n in found for n in calls), len(calls), text)
     return {n: found[n] for n in calls}
 
 # %% ../nbs/05b_backfill.ipynb #ae67e012
 def _steps(
-    job: Job, cuts: dict[str, list[Slice]], engine: Engine, cost: Costs, progress: Progress
+    job: Job, cuts: dict[str, list[Slice]], executor: Executor, cost: Costs, on_progress: OnProgress
 ) -> tuple[list[dict], int, int]:
     "Scatter, windows, assemble; returns the files, the number of units, and of tasks that were done before."
     request, found = job.features.request.name, done(job)
     before, streams = len(found), {s.name: s for s in (job.features.request, *job.features.streams)}
     sent = _each(
-        engine,
+        executor,
         scatter,
         job,
         found,
         {f"scatter-{s}-{c.number}": (streams[s], c) for s, mine in cuts.items() for c in mine},
-        progress,
+        on_progress,
         "reading the log",
     )
     counts = {
@@ -888,12 +888,12 @@ def _steps(
         for u in units_of(job, k, b, cuts, counts, cost)
     ]
     made = _each(
-        engine,
+        executor,
         windows,
         job,
         found,
         {f"windows-{u.key}-{u.bucket}-{u.number}": (u,) for u in units},
-        progress,
+        on_progress,
         "windows",
     )
     pieces: dict[int, list[list]] = {c.number: [[] for _ in job.keys] for c in cuts[request]}
@@ -903,12 +903,12 @@ def _steps(
             if rows[i]:
                 pieces[block][u.key].append((u.bucket, u.number, i))
     files = _each(
-        engine,
+        executor,
         assemble,
         job,
         found,
         {f"assemble-{c.number}": (c, pieces[c.number]) for c in cuts[request]},
-        progress,
+        on_progress,
         "writing features",
     )
     return [f for c in cuts[request] for f in files[f"assemble-{c.number}"]], len(units), before
@@ -922,21 +922,21 @@ def backfill(
     versions: Mapping[Any, int]
     | None = None,  # stream, or its name -> version of its log; the newest by default
     until: datetime | None = None,  # only events strictly before this moment
-    engine: Engine | None = None,  # `Local()` or `Dask(client)`
+    executor: Executor | None = None,  # `Local()` or `Dask(client)`
     memory_mb: int = 2048,  # that a process may take
     scratch: str
     | Path
     | None = None,  # default: a folder of the table that readers do not look into
-    progress: Progress = quiet,
+    on_progress: OnProgress = quiet,
 ) -> Backfilled:
     "Compute the features of every request in the log, point in time, and put them in place of what the table held."
-    engine, cost, at = engine or Local(), costs(memory_mb), pinned(features, logs, versions)
+    executor, cost, at = executor or Local(), costs(memory_mb), pinned(features, logs, versions)
     place = _absolute(out)
     _check_place(place)
     _same_features(features, open_table(place), place)
     cuts = {
         s.name: slices(
-            logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), engine.width), until
+            logs[s], v, cost.slice_rows(features, s, _rows(logs[s], v), executor.width), until
         )
         for s, v in at.items()
     } | {s.name: [] for s in features.streams if s not in at}
@@ -948,7 +948,7 @@ def backfill(
         raise BackfillError(
             f"no requests in the log at version {log[features.request.name]}{f', before {until.isoformat()}' if until else ''}: nothing to do."
         )
-    buckets = bucket_counts(features, rows, cost, engine.width)
+    buckets = bucket_counts(features, rows, cost, executor.width)
     work = _work(
         features,
         [logs[s].uri for s in at],
@@ -962,7 +962,7 @@ def backfill(
     job = Job(
         features, below(_absolute(scratch or below(place, "_scratch")), work), place, buckets, until
     )
-    files, units, resumed = _steps(job, cuts, engine, cost, progress)
+    files, units, resumed = _steps(job, cuts, executor, cost, on_progress)
     version = _commit(job, files, log)
     _remove(job.scratch)
     return Backfilled(

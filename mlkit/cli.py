@@ -1135,9 +1135,9 @@ def _backfill_features(
             out,
             versions=versions,
             until=until,
-            engine=Dask(connect(scheduler)) if scheduler else Local(processes),
+            executor=Dask(connect(scheduler)) if scheduler else Local(processes),
             memory_mb=memory,
-            progress=progress,
+            on_progress=progress,
         )
     seconds = time.monotonic() - start
     console.print(

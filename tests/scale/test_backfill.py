@@ -76,7 +76,7 @@ def test_a_key_that_does_not_fit_is_named(logs, tmp_path, monkeypatch):
 def test_processes(logs, tmp_path, monkeypatch):
     logged(world(), logs)
     divide(monkeypatch, 2, 700)
-    backfill(FEATURES, logs, tmp_path / "out", engine=Local(2))
+    backfill(FEATURES, logs, tmp_path / "out", executor=Local(2))
     assert_backfilled(tmp_path / "out", logs)
 
 
@@ -187,7 +187,7 @@ folder, stage, share = sys.argv[1:]
 divide(MonkeyPatch(), 3, 331)
 def die(done, total, text):
     if text == stage and done >= float(share)*total: os.kill(os.getpid(), signal.SIGKILL)
-backfill(FEATURES, Logs(folder + "/workspace"), folder + "/out", progress=die)
+backfill(FEATURES, Logs(folder + "/workspace"), folder + "/out", on_progress=die)
 """
 
 

@@ -15,7 +15,7 @@ from mlkit.etl import Logs
 def test_a_cluster_gives_the_same_bits(client, logs, tmp_path, monkeypatch):
     logged(world(), logs)
     divide(monkeypatch, 3, 331)
-    did = backfill(FEATURES, logs, tmp_path / "out", engine=Dask(client))
+    did = backfill(FEATURES, logs, tmp_path / "out", executor=Dask(client))
     assert did.resumed == 0 and len(client.run(os.getpid)) == 2
     assert_backfilled(tmp_path / "out", logs)
 
@@ -31,7 +31,7 @@ def test_a_killed_worker_changes_nothing(client, logs, tmp_path, monkeypatch, st
             killed.append(next(iter(client.run(os.getpid).values())))
             os.kill(killed[0], signal.SIGKILL)
 
-    backfill(FEATURES, logs, tmp_path / "out", engine=Dask(client), progress=kill)
+    backfill(FEATURES, logs, tmp_path / "out", executor=Dask(client), on_progress=kill)
     assert killed
     assert_backfilled(tmp_path / "out", logs)
     client.wait_for_workers(2, timeout=300)
@@ -48,7 +48,7 @@ def test_a_cluster_that_works_on_s3(client_near, bucket, monkeypatch):
             killed.append(next(iter(client_near.run(os.getpid).values())))
             os.kill(killed[0], signal.SIGKILL)
 
-    backfill(FEATURES, logs, f"{bucket}/features", engine=Dask(client_near), progress=kill)
+    backfill(FEATURES, logs, f"{bucket}/features", executor=Dask(client_near), on_progress=kill)
     assert killed
     assert_backfilled(f"{bucket}/features", logs)
 

@@ -71,7 +71,7 @@ def test_writers_at_once_on_s3_give_out_no_place_twice(bucket):
 def test_a_backfill_on_s3(bucket, monkeypatch):
     logs = logged(world(900), Logs(f"{bucket}/w"))
     divide(monkeypatch, 2, 331)
-    backfill(FEATURES, logs, f"{bucket}/features", engine=Local(2))
+    backfill(FEATURES, logs, f"{bucket}/features", executor=Local(2))
     did = backfill(FEATURES, logs, f"{bucket}/features", versions={Pay: 2, Outcome: 2})
     assert did.version == 1 and did.resumed == 0
     assert_backfilled(f"{bucket}/features", logs, version=0)
