@@ -3,6 +3,8 @@
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'mlkit'},
   'syms': { 'mlkit.aggregates': { 'mlkit.aggregates.Fact': ('aggregates.html#fact', 'mlkit/aggregates.py'),
                                   'mlkit.aggregates.Fact.identity': ('aggregates.html#fact.identity', 'mlkit/aggregates.py'),
+                                  'mlkit.aggregates.Fact.kept': ('aggregates.html#fact.kept', 'mlkit/aggregates.py'),
+                                  'mlkit.aggregates.Fact.source': ('aggregates.html#fact.source', 'mlkit/aggregates.py'),
                                   'mlkit.aggregates.Feature': ('aggregates.html#feature', 'mlkit/aggregates.py'),
                                   'mlkit.aggregates.Feature.nothing': ('aggregates.html#feature.nothing', 'mlkit/aggregates.py'),
                                   'mlkit.aggregates.GroupBy': ('aggregates.html#groupby', 'mlkit/aggregates.py'),

@@ -32,6 +32,16 @@ class Fact:
     of: tuple[Condition, ...] = ()  # for `is`: the number of events that meet these
 
     @property
+    def kept(self) -> str:
+        "How the state keeps it: total, wide, smallest, largest, first, last or linked."
+        return _KEPT[self.kind]
+
+    @property
+    def source(self) -> str:
+        "Names the values, one an event, that it is made from; facts of one source share them."
+        return self.field
+
+    @property
     def identity(self) -> list[Any]:
         return [self.kind, self.field, [c.identity for c in self.of]]
 
@@ -49,6 +59,18 @@ _COLUMNS = dict(
     last=("last",),
     distinct=("distinct",),
 )
+
+
+_KEPT = dict(
+    sum="total",
+    square="wide",
+    min="smallest",
+    max="largest",
+    first="first",
+    last="last",
+    distinct="linked",
+)
+_KEPT["is"] = "total"
 
 # %% ../nbs/03b_aggregates.ipynb #df4841a2
 @dataclass(frozen=True)
