@@ -29,7 +29,7 @@ from common import feast, keep, peak_mb
 
 from mlkit.etl import Logs, ingest
 from mlkit.eventlog import scan
-from mlkit.usecases.fraud import Label, Transaction, simulate, usecase
+from mlkit.usecases.fraud import Label, Transaction, usecase
 
 STORES, ROWS, SECONDS, GB = ("file", "duckdb"), (50_000, 300_000), 120, 8
 
@@ -189,7 +189,7 @@ def main() -> None:
         return alone(a.alone, a.source)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        source = a.source or simulate(
+        source = a.source or usecase.simulator(
             folder / "source.parquet",
             customers=500 if a.quick else 5000,
             terminals=1000 if a.quick else 10_000,

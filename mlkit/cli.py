@@ -423,7 +423,7 @@ def report_to_person(settings: Settings) -> None:
     console.print(table)
     d, l, q = s["decisions"], s["latency_ms"], s["parity"]
     console.print(
-        f"decided: {d['automatic']:,} automatic, {d['human']:,} to a human, {d['degraded']:,} degraded; latency p50 {l['p50']:.1f} ms, p99 {l['p99']:.1f} ms"
+        f"decided: {', '.join(f'{n:,} {name}' for name, n in d['routes'].items())}; {d['degraded']:,} degraded; latency p50 {l['p50']:.1f} ms, p99 {l['p99']:.1f} ms"
     )
     console.print(
         f"parity: {q['compared']:,} served feature vectors and scores compared with the offline ones, [{'red' if q['different'] or q['scores_different'] else 'green'}]{q['different']:,} vectors and {q['scores_different']:,} scores different[/]"
@@ -614,11 +614,13 @@ def review_list(
     ).items():
         table.add_column(name, **options)
     for c in cases(queue, status, most):
-        why = "; ".join(reason.split(" is at or above")[0] for reason in c["decision"]["because"])
+        why = "; ".join(
+            reason.split(" is at or above")[0] for reason in c["decision"]["policy_reasons"]
+        )
         table.add_row(
             c["decision_id"],
             c["event_id"],
-            f"{c['expected_loss']:,.2f}",
+            "–" if c["expected_loss"] is None else f"{c['expected_loss']:,.2f}",
             "–" if c["probability"] is None else f"{c['probability']:.2f}",
             _escape(why),
             c["verdict"] or "",
@@ -648,13 +650,13 @@ def review_show(
             c["status"]
             + (f": {c['verdict']} by {c['reviewer']}, {c['note']}" if c["verdict"] else ""),
         ),
-        ("why a human", "; ".join(d["because"])),
+        ("why a human", "; ".join(d["policy_reasons"])),
         ("probability", str(d["probability"])),
-        ("expected loss", f"{d['expected_loss']:.2f}"),
+        ("expected loss", "–" if d["expected_loss"] is None else f"{d['expected_loss']:.2f}"),
         *((f"request: {k}", str(v)) for k, v in d["request"].items()),
         *(
             (f"moved by: {r['feature']}", f"{r['value']} ({r['effect']:+.2f})")
-            for r in d["reasons"]
+            for r in d["contributions"]
         ),
         *((k, str(v)) for k, v in d["values"].items()),
         ("model", str(d["model"])),
@@ -738,7 +740,7 @@ def trace_command(
     )
     tree.add(f"request {_escape(json.dumps(d['request']))}")
     tree.add(
-        f"policy {t.policy['name']} {t.policy['hash']}: {_escape('; '.join(d['because'])) or 'low risk'}"
+        f"policy {t.policy['name']} {t.policy['hash']}: {_escape('; '.join(d['policy_reasons'])) or 'low risk'}"
     )
     model = tree.add(
         f"model version {m['version']} ({m['kind']}), digest {m['digest']}, files {'unchanged' if m['unchanged'] else '[red]CHANGED[/]'}; release {d['release']}"

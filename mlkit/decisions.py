@@ -10,22 +10,23 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from .events import ContractError, Fixed, accept
+from .events import ContractError, accept
 from .models import Model, load_model, model_digest, reasons, row
-from .online import OnlineStore
-from .policy import HUMAN, Policy, Routed, load_policy, route
+from .online import Store
+from .policy import Policy, Routed, load_policy, route
 from .requests import Online
 from .usecase import UseCase, load_usecase
 
 # %% auto #0
-__all__ = ['DecisionLog', 'read_decisions', 'find_decision', 'Release', 'load_release', 'new_id', 'shown', 'Engine', 'answer']
+__all__ = ['ANSWER', 'DecisionLog', 'read_decisions', 'find_decision', 'Release', 'load_release', 'Evaluated', 'Engine', 'answer',
+           'answer_schema']
 
 # %% ../nbs/11_decisions.ipynb #727a48e1
 class DecisionLog:
@@ -40,51 +41,62 @@ class DecisionLog:
         self._lock = threading.Lock()
 
     def append(self, decision: dict[str, Any]) -> None:
-        "Write a decision and wait until it is on disk."
+        "Write a decision and wait until it is on disk. Raises `OSError`."
         line = orjson.dumps(decision) + b"\n"
         with self._lock:
             if self._file is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._file = open(
-                    self.folder / f"{time.time_ns():020d}-{os.getpid()}.jsonl", "ab", buffering=0
-                )
+                self._file = self._open()
             start = self._file.tell()
             try:
-                if self._file.write(line) != len(line):
-                    raise OSError("the disk took only part of the decision")
-                os.fdatasync(self._file.fileno())
+                self._write(line)
             except OSError:
-                try:
-                    self._file.truncate(start)
-                except OSError:
-                    self._file = None
+                self._cut_off(start)
                 raise
 
+    def _open(self) -> Any:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time_ns():020d}-{os.getpid()}.jsonl"
+        return open(self.folder / name, "ab", buffering=0)
 
+    def _write(self, line: bytes) -> None:
+        if self._file.write(line) != len(line):
+            raise OSError("the disk took only part of the decision")
+        os.fdatasync(self._file.fileno())
+
+    def _cut_off(self, start: int) -> None:
+        "Leave no half of a line behind; where even that fails, go on in a new file."
+        try:
+            self._file.truncate(start)
+        except OSError:
+            self._file = None
+
+# %% ../nbs/11_decisions.ipynb #204e9780
 def read_decisions(
     folder: Path | str,  # `<workspace>/decisions`
 ) -> Iterator[dict[str, Any]]:  # in the order of the files, and within each of writing
     "Every decision; a last line without its end is skipped."
     for path in sorted(Path(folder).glob("*.jsonl")):
-        with open(path, "rb") as f:
-            for line in f:
-                if line.endswith(b"\n"):
-                    yield orjson.loads(line)
+        yield from _lines(path)
 
 
 def find_decision(folder: Path | str, decision_id: str) -> dict[str, Any]:
     "One decision by its id. Raises `KeyError`."
-    needle = decision_id.encode()
     for path in sorted(Path(folder).glob("*.jsonl"), reverse=True):
-        with open(path, "rb") as f:
-            for line in f:
-                if (
-                    needle in line
-                    and line.endswith(b"\n")
-                    and (d := orjson.loads(line))["decision_id"] == decision_id
-                ):
-                    return d
+        for decision in _lines(path, decision_id.encode()):
+            if decision["decision_id"] == decision_id:
+                return decision
     raise KeyError(f"no decision {decision_id!r} in {folder}")
+
+
+def _lines(
+    path: Path,
+    containing: bytes = b"",  # only lines with these bytes are parsed
+) -> Iterator[dict[str, Any]]:
+    "The whole lines of one file."
+    with open(path, "rb") as f:
+        for line in f:
+            if line.endswith(b"\n") and containing in line:
+                yield orjson.loads(line)
 
 # %% ../nbs/11_decisions.ipynb #102ad9b8
 @dataclass(frozen=True)
@@ -99,14 +111,15 @@ class Release:
     @property
     def versions(self) -> dict[str, Any]:
         "What every decision says it was made by."
+        model = dict(
+            kind=self.model.kind,
+            version=self.about.get("model_version"),
+            run=self.about.get("run"),
+            digest=self.about.get("digest"),
+        )
         return dict(
             release=self.about.get("tag", ""),
-            model=dict(
-                kind=self.model.kind,
-                version=self.about.get("model_version"),
-                run=self.about.get("run"),
-                digest=self.about.get("digest"),
-            ),
+            model=model,
             policy=dict(name=self.policy.name, hash=self.policy.hash),
             features=self.usecase.features.hash,
         )
@@ -115,36 +128,34 @@ class Release:
 def load_release(
     folder: Path | str,  # with `manifest.json`, `model/`, `policy.json`
 ) -> Release:
-    "Read a release; refuses one whose model was changed after it was packed, or that was trained on other feature definitions."
+    "Read a release; refuses a model that was changed since, or trained on other definitions."
     folder = Path(folder)
     about = orjson.loads((folder / "manifest.json").read_bytes())
-    usecase, model = load_usecase(about["usecase"]), load_model(folder / "model")
-    if (found := model_digest(folder / "model")) != about["digest"]:
+    usecase = load_usecase(about["usecase"])
+    model = load_model(folder / "model")
+    digest, mine = model_digest(folder / "model"), usecase.features.hash
+    if digest != about["digest"]:
         raise ContractError(
-            f"{folder}: the model's digest is {found}, its manifest says {about['digest']}; package it again."
+            f"{folder}: the model's digest is {digest}, its manifest names {about['digest']}; "
+            "package it again."
         )
-    if model.features_hash not in ("", usecase.features.hash):
+    if model.features_hash not in ("", mine):
         raise ContractError(
-            f"{folder}: the model was trained on features {model.features_hash}, this code defines {usecase.features.hash}; package it with the code it was trained with."
+            f"{folder}: the model was trained on features {model.features_hash}, "
+            f"this code defines {mine}; package it with the code it was trained with."
         )
     return Release(model, load_policy(folder / "policy.json"), usecase, about)
 
 # %% ../nbs/11_decisions.ipynb #ac6984dd
-def new_id() -> str:
-    "A decision's id: sorts by time, and cannot be guessed."
-    return f"d{time.time_ns():016x}{secrets.token_hex(6)}"
+@dataclass(frozen=True)
+class Evaluated:
+    "What is known about a request when the policy is asked."
 
-
-def shown(usecase: UseCase, request: dict[str, Any]) -> dict[str, Any]:
-    "A stored request in its own units, as guards and people see it."
-    return {
-        n: request[n] / f.factor
-        if isinstance(f, Fixed)
-        else request[n].isoformat()
-        if isinstance(request[n], datetime)
-        else request[n]
-        for n, f in usecase.request.fields.items()
-    }
+    values: dict[str, Any] = field(default_factory=dict)  # feature name to value
+    state: dict[str, int] = field(default_factory=dict)  # by stream, the last `seq` it held
+    probability: float | None = None  # calibrated; null where something failed
+    contributions: list[dict[str, Any]] = field(default_factory=list)
+    failure: str = ""  # what was not at hand
 
 # %% ../nbs/11_decisions.ipynb #781641f8
 class Engine:
@@ -153,7 +164,7 @@ class Engine:
     def __init__(
         self,
         release: Release,
-        store: OnlineStore | None,  # None: every decision is degraded
+        store: Store | None,  # None: every decision is degraded
         log: DecisionLog,
     ):
         self.release, self.store, self.log = release, store, log
@@ -165,95 +176,126 @@ class Engine:
     ) -> dict[str, Any]:  # the decision, as logged
         "Decide one request. Raises `ContractError` where it breaks the contract, and nothing else."
         start = time.perf_counter()
-        usecase = self.release.usecase
-        request = accept(usecase.request, raw)
-        facts = shown(usecase, request)
-        degraded: list[str] = []
-        values, state, probability, why = self._evaluate(request, degraded)
-        if probability is None:
-            routed = Routed(HUMAN, "high", 0.0, ["not all facts are at hand"])
-        else:
-            routed = route(
-                self.release.policy,
-                probability,
-                facts[self.release.policy.exposure],
-                {**facts, **values},
-            )
+        stream = self.release.usecase.request
+        request = accept(stream, raw)
+        found = self.evaluate(request)
+        routed, failures = self._route(stream.shown(request), found)
         decision = dict(
-            decision_id=new_id(),
+            decision_id=_new_id(),
             at=datetime.now(timezone.utc).isoformat(),
-            request=facts,
-            route=routed.route,
-            band=routed.band,
-            probability=probability,
+            request=stream.to_json(request),
+            **_outcome(routed),
+            probability=found.probability,
             expected_loss=routed.expected_loss,
-            because=routed.because,
-            reasons=why,
-            degraded=degraded,
+            contributions=found.contributions,
+            degraded=failures,
             **self.release.versions,
-            values=values,
-            state=state,
+            values=found.values,
+            state=found.state,
             ms=round((time.perf_counter() - start) * 1000, 3),
         )
-        return self._logged(decision)
+        return self._record(decision)
 
-    def _evaluate(
-        self, request: dict[str, Any], degraded: list[str]
-    ) -> tuple[dict, dict, float | None, list]:
-        "Features, state position, probability, reasons; what fails is named in `degraded`."
-        values: dict[str, Any] = {}
-        state: dict[str, Any] = {}
+    def evaluate(
+        self,
+        request: dict[str, Any],  # stored values, as `events.accept` gives them
+    ) -> Evaluated:
+        "Features and score; leaves no trace, and raises nothing."
         try:
-            if self.store is None:
-                raise RuntimeError("no online state")
-            with self.store.reader() as reader:
-                values = self.online(request, reader)
-                state = reader.position().get("seq", {})
+            values, state = self._features(request)
         except Exception as e:
-            degraded.append(f"features: {e}")
-            return {}, state, None, []
+            return Evaluated(failure=f"features: {e}")
+        model = self.release.model
         try:
-            x = row(values, self.release.model.features)
-            return (
-                values,
-                state,
-                float(self.release.model.score(x)[0]),
-                reasons(self.release.model, values, x),
-            )
+            x = row(values, model.features)
+            probability = float(model.score(x)[0])
+            return Evaluated(values, state, probability, reasons(model, values, x))
         except Exception as e:
-            degraded.append(f"model: {e}")
-            return values, state, None, []
+            return Evaluated(values, state, failure=f"model: {e}")
 
-    def _logged(self, decision: dict[str, Any]) -> dict[str, Any]:
+    def _features(self, request: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+        "The features, and the position of the state they were read from."
+        if self.store is None:
+            raise RuntimeError("no online state")
+        with self.store.reader() as reader:
+            return self.online(request, reader), reader.position().get("seq", {})
+
+    def _route(self, shown: dict[str, Any], found: Evaluated) -> tuple[Routed, list[str]]:
+        "Where it goes, and what was not at hand."
+        policy = self.release.policy
+        failure, reason = found.failure, "not all facts are at hand"
+        if found.probability is not None:
+            try:
+                return route(policy, found.probability, shown, found.values), []
+            except Exception as e:
+                failure, reason = f"policy: {e}", "the policy could not be applied"
+        return Routed(policy.last, policy.last, policy_reasons=(reason,)), [failure]
+
+    def _record(self, decision: dict[str, Any]) -> dict[str, Any]:
         "Make it durable; a decision that cannot be is a human's."
         try:
             self.log.append(decision)
         except OSError as e:
-            decision.update(
-                route=HUMAN,
-                band="high",
-                degraded=[*decision["degraded"], f"decision log: {e}"],
-                because=[*decision["because"], "the decision could not be recorded"],
-            )
+            last = self.release.policy.last
+            decision["route"], decision["automatic"] = last.name, not last.human
+            decision["policy_reasons"].append("the decision could not be recorded")
+            decision["degraded"].append(f"decision log: {e}")
         return decision
 
-# %% ../nbs/11_decisions.ipynb #8357afaf
+
+def _outcome(routed: Routed) -> dict[str, Any]:
+    "What the policy made of it, as a decision has it."
+    return dict(
+        route=routed.route.name,
+        automatic=not routed.route.human,
+        band=routed.band.name,
+        policy_reasons=list(routed.policy_reasons),
+    )
+
+
+def _new_id() -> str:
+    "A decision's id: sorts by time, and cannot be guessed."
+    return f"d{time.time_ns():016x}{secrets.token_hex(6)}"
+
+# %% ../nbs/11_decisions.ipynb #aac4428c
+def _texts(doc: str) -> dict[str, Any]:
+    return dict(type="array", items=dict(type="string"), description=doc)
+
+
+ANSWER: dict[str, dict[str, Any]] = dict(
+    decision_id=dict(type="string", description="keep it: everything is found by it"),
+    route=dict(type="string", description="where the request goes"),
+    automatic=dict(type="boolean", description="whether no human is asked"),
+    band=dict(type="string", description="where risk alone would have sent it"),
+    probability=dict(
+        type=["number", "null"], minimum=0, maximum=1, description="calibrated; null when degraded"
+    ),
+    expected_loss=dict(
+        type=["number", "null"], description="probability times exposure; null without one"
+    ),
+    policy_reasons=_texts("why it is not the first route"),
+    contributions=dict(
+        type="array",
+        items=dict(type="object", required=["feature", "value", "effect"]),
+        description="the features that moved the score the most",
+    ),
+    degraded=_texts("what was not at hand; empty when all was"),
+    release=dict(type="string", description="the bento's version"),
+    model=dict(type="object", description="kind, version, run, digest"),
+    policy=dict(type="object", description="name, hash"),
+    features=dict(type="string", description="hash of the feature definitions"),
+)
+
+
 def answer(decision: dict[str, Any]) -> dict[str, Any]:
     "What the client is told."
-    return {
-        k: decision[k]
-        for k in (
-            "decision_id",
-            "route",
-            "band",
-            "probability",
-            "expected_loss",
-            "because",
-            "reasons",
-            "degraded",
-            "release",
-            "model",
-            "policy",
-            "features",
-        )
-    }
+    return {k: decision[k] for k in ANSWER}
+
+
+def answer_schema(policy: Policy) -> dict[str, Any]:
+    "The JSON schema of an answer."
+    names = [r.name for r in policy.routes]
+    properties = dict(ANSWER)
+    for k in ("route", "band"):
+        properties[k] = ANSWER[k] | dict(enum=names)
+    return dict(type="object", title="Decision", required=list(ANSWER), properties=properties)

@@ -205,7 +205,11 @@ def picture_reliability(label: np.ndarray, score: np.ndarray) -> str:
     return _svg(figure)
 
 # %% ../nbs/15_monitoring.ipynb #787abd37
-def picture_scores(label: np.ndarray, score: np.ndarray, threshold: float) -> str:
+def picture_scores(
+    label: np.ndarray,
+    score: np.ndarray,
+    thresholds: Sequence[float],  # of the policy's routes
+) -> str:
     "Where the scores lie, by outcome."
     figure, ax = _axes("Scores", "calibrated probability", "requests (log)")
     ax.hist(
@@ -217,26 +221,21 @@ def picture_scores(label: np.ndarray, score: np.ndarray, threshold: float) -> st
         histtype="stepfilled",
         alpha=0.7,
     )
-    ax.axvline(threshold, color="k", ls=":", lw=1, label="policy")
+    for i, threshold in enumerate(thresholds):
+        ax.axvline(threshold, color="k", ls=":", lw=1, label="_policy" if i else "policy")
     ax.legend(frameon=False, fontsize=8)
     return _svg(figure)
 
 
 def picture_routes(rows: pl.DataFrame) -> str:
-    "Decisions by day and route."
-    days = (
-        rows.group_by(pl.col("event_time").dt.date().alias("day"), "route")
-        .len()
-        .pivot("route", index="day", values="len")
-        .sort("day")
-        .fill_null(0)
-    )
+    "The share of requests that a human decides, by day."
+    day = pl.col("event_time").dt.date().alias("day")
+    days = rows.group_by(day).agg(pl.len(), human=(~pl.col("automatic")).sum()).sort("day")
     figure, ax = _axes("Sent to a human, by day", "", "share of requests")
-    total = days.select(pl.sum_horizontal(pl.exclude("day"))).to_series()
-    human = days["human"] if "human" in days.columns else pl.zeros(days.height, eager=True)
-    ax.bar([f"{d:%d %b}" for d in days["day"]], human / total, color="tab:orange")
-    for i, n in enumerate(human):
-        ax.annotate(f"{n:,.0f}", (i, (human / total)[i]), ha="center", va="bottom", fontsize=8)
+    share = days["human"] / days["len"]
+    ax.bar([f"{d:%d %b}" for d in days["day"]], share, color="tab:orange")
+    for i, n in enumerate(days["human"]):
+        ax.annotate(f"{n:,.0f}", (i, share[i]), ha="center", va="bottom", fontsize=8)
     ax.tick_params(axis="x", labelrotation=45)
     return _svg(figure)
 
@@ -297,12 +296,17 @@ def latency(ms: np.ndarray) -> dict[str, float]:
     )
 
 
-def decisions_summary(rows: pl.DataFrame) -> dict[str, int]:
-    "How many decisions by route, and how many degraded."
+def decisions_summary(
+    rows: pl.DataFrame,  # `route`, `automatic`, `degraded`; one row a decision
+    routes: Sequence[str],  # the policy's, in order of care
+) -> dict[str, Any]:
+    "How many decisions by route, how many a human's, how many degraded."
     by = dict(rows.group_by("route").len().iter_rows())
+    automatic = int(rows["automatic"].sum())
     return dict(
-        automatic=by.get("automatic", 0),
-        human=by.get("human", 0),
+        routes={name: by.get(name, 0) for name in routes},
+        automatic=automatic,
+        human=rows.height - automatic,
         degraded=int(rows["degraded"].sum()),
     )
 

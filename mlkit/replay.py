@@ -145,7 +145,7 @@ class Replayed:
     batches: int = 0
 
     def frame(self) -> pl.DataFrame:
-        "`event_id`, `event_time`, `decision_id`, `route`, `probability`, `degraded`, `ms`."
+        "`event_id`, `event_time`, `decision_id`, `route`, `automatic`, `probability`, `degraded`, `ms`."
         return pl.DataFrame(self.rows, infer_schema_length=None)
 
 
@@ -188,6 +188,7 @@ def replay(
                 event_time=request["event_time"],
                 decision_id=decision["decision_id"],
                 route=decision["route"],
+                automatic=decision["automatic"],
                 probability=decision["probability"],
                 degraded=bool(decision["degraded"]),
                 ms=ms,

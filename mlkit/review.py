@@ -30,7 +30,7 @@ __all__ = ['SCHEMA', 'ReviewError', 'Queue', 'sync', 'cases', 'case', 'counts', 
 # %% ../nbs/14_review.ipynb #74cb6e62
 SCHEMA = """
 create table if not exists cases (
-    decision_id text primary key, event_id text not null, event_time text not null, expected_loss real not null, probability real,
+    decision_id text primary key, event_id text not null, event_time text not null, expected_loss real, probability real,
     decision blob not null, status text not null default 'open', verdict text, reviewer text, note text, known_at text);
 create index if not exists by_risk on cases (status, expected_loss desc);
 create table if not exists seen (file text primary key, bytes integer not null);
@@ -98,7 +98,7 @@ def _take(db: sqlite3.Connection, line: bytes) -> int:
         "insert into clock values (1, ?) on conflict (one) do update set latest = max(latest, excluded.latest)",
         (when,),
     )
-    if d["route"] != "human":
+    if d["automatic"]:
         return 0
     return db.execute(
         "insert or ignore into cases (decision_id, event_id, event_time, expected_loss, probability, decision) values (?, ?, ?, ?, ?, ?)",
@@ -122,7 +122,7 @@ def cases(
     sync(queue)
     with queue.transaction() as db:
         rows = db.execute(
-            "select * from cases where ? in (status, 'all') order by expected_loss desc, event_time limit ?",
+            "select * from cases where ? in (status, 'all') order by expected_loss desc, probability desc, event_time limit ?",
             (status, most),
         ).fetchall()
     return [_case(r) for r in rows]

@@ -17,38 +17,20 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Histogram
 
-from .decisions import DecisionLog, Engine, answer, load_release
-from .events import Category, ContractError, Fixed, Flag, Key, Stream, Time, accept
+from .decisions import DecisionLog, Engine, answer, answer_schema, load_release
+from .events import ContractError, Field, Stream, accept
 from .online import StateError, Store
 from .settings import Settings, Workspace, active_workspace, load_settings
 from .stores import open_store
 
 # %% auto #0
-__all__ = ['ANSWER', 'PROBLEM', 'DECIDED', 'REFUSED', 'SECONDS', 'mounted', 'field_schema', 'request_schema', 'TooLarge',
-           'read_body', 'reply', 'problem', 'decide_route', 'create_app', 'Housekeeping', 'build_engine', 'Mounted',
-           'RequireToken', 'Decisions', 'warm_up']
+__all__ = ['DECIDED', 'REFUSED', 'SECONDS', 'mounted', 'request_schema', 'TooLarge', 'read_body', 'reply', 'problem',
+           'decide_route', 'create_app', 'Housekeeping', 'build_engine', 'Mounted', 'RequireToken', 'Decisions',
+           'warm_up']
 
 # %% ../nbs/12_serving.ipynb #361559c2
-def field_schema(f: Any) -> dict[str, Any]:
-    "The JSON schema of one field."
-    said: dict[str, Any] = {"description": f.doc} if f.doc else {}
-    if isinstance(f, Fixed):
-        return said | dict(type="number", minimum=f.low, maximum=f.high, multipleOf=1 / f.factor)
-    if isinstance(f, Key):
-        return said | dict(type="integer", format="int64")
-    if isinstance(f, Flag):
-        return said | dict(type="boolean")
-    if isinstance(f, Category):
-        return said | dict(type="string", enum=list(f.values))
-    if isinstance(f, Time):
-        return said | dict(type="string", format="date-time")
-    return said | dict(type="string", minLength=1, maxLength=f.longest)
-
-
-def request_schema(
-    stream: type[Stream], example: dict[str, Any]
-) -> dict[str, Any]:  # JSON schema of one request
-    "What `POST /decide` takes."
+def request_schema(stream: type[Stream], example: dict[str, Any]) -> dict[str, Any]:
+    "The JSON schema of what `POST /decide` takes."
     return dict(
         type="object",
         title=stream.__name__,
@@ -56,45 +38,21 @@ def request_schema(
         additionalProperties=False,
         examples=[example],
         required=[n for n, f in stream.fields.items() if not f.optional],
-        properties={n: field_schema(f) for n, f in stream.fields.items()},
+        properties={n: _property(f) for n, f in stream.fields.items()},
     )
 
 
-ANSWER = dict(
-    type="object",
-    title="Decision",
-    required=["decision_id", "route", "degraded"],
-    properties=dict(
-        decision_id=dict(
-            type="string", description="keep it: everything about the decision is found by it"
-        ),
-        route=dict(type="string", enum=["automatic", "human"]),
-        band=dict(type="string", enum=["low", "high"]),
-        probability=dict(
-            type=["number", "null"],
-            minimum=0,
-            maximum=1,
-            description="calibrated; null when degraded",
-        ),
-        expected_loss=dict(type="number"),
-        because=dict(type="array", items=dict(type="string"), description="why a human is asked"),
-        reasons=dict(
-            type="array",
-            items=dict(type="object"),
-            description="the features that moved the score the most",
-        ),
-        degraded=dict(
-            type="array",
-            items=dict(type="string"),
-            description="what was not at hand; empty when all was",
-        ),
-        release=dict(type="string"),
-        model=dict(type="object"),
-        policy=dict(type="object"),
-        features=dict(type="string"),
-    ),
-)
-PROBLEM = dict(
+def _property(f: Field) -> dict[str, Any]:
+    "A field's schema; one that is optional may be null."
+    schema = f.json_schema()
+    if not f.optional:
+        return schema
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    return schema | dict(type=[schema["type"], "null"])
+
+# %% ../nbs/12_serving.ipynb #4960a83d
+_PROBLEM = dict(
     type="object",
     title="Problem",
     properties=dict(error=dict(type="string"), detail=dict(type="string")),
@@ -172,7 +130,7 @@ def create_app(engine: Engine, max_body_kb: int = 64) -> FastAPI:
     app = FastAPI(
         title=f"{usecase.name} decisions",
         version=str(engine.release.about.get("tag", "")),
-        description="Risk-based decisions: low risk is automatic, high risk goes to a human.",
+        description="Risk-based decisions; the routes are the policy's.",
     )
     app.state.engine, app.state.max_body, app.state.housekeeping = (
         engine,
@@ -180,7 +138,7 @@ def create_app(engine: Engine, max_body_kb: int = 64) -> FastAPI:
         Housekeeping(),
     )
     problems: dict[int | str, dict[str, Any]] = {
-        status: dict(description=why, content={"application/json": {"schema": PROBLEM}})
+        status: dict(description=why, content={"application/json": {"schema": _PROBLEM}})
         for status, why in {
             400: "not JSON",
             413: "too large",
@@ -193,7 +151,10 @@ def create_app(engine: Engine, max_body_kb: int = 64) -> FastAPI:
         methods=["POST"],
         summary="Decide one request",
         responses={
-            200: dict(description="the decision", content={"application/json": {"schema": ANSWER}}),
+            200: dict(
+                description="the decision",
+                content={"application/json": {"schema": answer_schema(engine.release.policy)}},
+            ),
             **problems,
         },
         openapi_extra=dict(
@@ -325,4 +286,4 @@ def warm_up(engine: Engine, times: int = 20) -> None:
     "Go through the example request without leaving a trace."
     request = accept(engine.release.usecase.request, engine.release.usecase.example)
     for _ in range(times):
-        engine._evaluate(request, [])
+        engine.evaluate(request)

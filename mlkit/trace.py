@@ -108,13 +108,12 @@ def again(
     )
     values = frame.select(names).row(0, named=True)
     probability = float(model.score(row(values, model.features))[0])
-    routed = route(
-        policy, probability, decision["request"][policy.exposure], {**decision["request"], **values}
-    )
+    routed = route(policy, probability, usecase.request.shown(request), values)
     return dict(
         features=compare(served, frame, names)["different"] == 0,
         probability=probability == decision["probability"],
-        route=(routed.route, routed.because) == (decision["route"], decision["because"]),
+        route=(routed.route.name, list(routed.policy_reasons))
+        == (decision["route"], decision["policy_reasons"]),
     )
 
 # %% ../nbs/16_trace.ipynb #f65c2739

@@ -16,6 +16,7 @@ from .etl import SourceFormat
 from .events import Stream
 from .features import FeatureSet
 from .policy import Policy
+from .simulators import Simulator
 from .splits import LabelRule, Plan
 
 # %% auto #0
@@ -43,12 +44,10 @@ class UseCase:
     policy: Policy
     plan: Plan
     entity: str  # what reviewers look at: a card, an account
-    cuts: dict[str, datetime]  # source format -> the cut of a first run
-    simulate: Callable[..., Any]  # parameters -> a file in one of the formats
-    review: Callable[
-        [dict[str, Any], bool, datetime], dict[str, Any]
-    ]  # request, verdict, when -> a label event
-    example: dict[str, Any] = field(default_factory=dict)  # a request as a client would send it
+    example: dict[str, Any]  # a request as a client would send it
+    cuts: dict[str, datetime] = field(default_factory=dict)  # source format -> cut of a first run
+    simulator: Simulator | None = None
+    review: Callable[[dict[str, Any], bool, datetime], dict[str, Any]] | None = None
     invariances: tuple[Invariance, ...] = ()
     increasing: tuple[str, ...] = ()  # features whose rise may never lower the score
 

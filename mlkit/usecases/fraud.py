@@ -14,7 +14,8 @@ import polars as pl
 from ..etl import SourceFormat
 from ..events import Category, Fixed, Flag, Key, Stream, Text, Time
 from ..features import FeatureSet, FeatureView
-from ..policy import Guard, Policy
+from ..policy import Guard, Policy, Route
+from ..simulators import Simulator
 from ..splits import LabelRule, Plan
 from ..usecase import Invariance, UseCase
 
@@ -121,8 +122,7 @@ features = FeatureSet(Transaction, [Moment, Customer, Terminal])
 # %% ../../nbs/usecases/fraud.ipynb #b35c76e9
 policy = Policy(
     "fraud-1",
-    max_probability=0.15,
-    max_loss=50.0,
+    routes=(Route("accept"), Route("human", human=True, probability=0.15, loss=50.0)),
     exposure="amount",
     guards=(
         Guard("burst", "customer_n_1d > 40", "more than 40 payments of this customer within a day"),
@@ -154,13 +154,17 @@ def reviewed(
 
 def simulate(
     path: Path,  # where the file goes (Parquet)
-    **parameters: Any,  # of `usecases.simulator.simulate`
+    customers: int = 1000,  # who pay
+    terminals: int = 2000,  # where they pay
+    days: int = 120,  # length of the period
+    seed: int = 0,  # another seed is another world
+    drift: float = 0.0,  # how the last quarter changes: 0 not at all, 1 strongly
 ) -> Path:
     "Write a simulated source file."
     from mlkit.usecases import simulator
 
-    simulator.write(simulator.simulate(**parameters), path)
-    return path
+    frame = simulator.simulate(customers, terminals, days, seed=seed, drift=drift)
+    return simulator.write(frame, path)
 
 # %% ../../nbs/usecases/fraud.ipynb #a5b1c48c
 def _riskier_terminal(values: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +184,7 @@ usecase = UseCase(
     cuts=dict(
         simulator=datetime(2025, 4, 11, tzinfo=UTC), handbook=datetime(2018, 8, 8, tzinfo=UTC)
     ),
-    simulate=simulate,
+    simulator=Simulator(simulate),
     review=reviewed,
     example=dict(
         event_id="p0000001",

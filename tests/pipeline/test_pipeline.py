@@ -153,7 +153,7 @@ def test_trace_goes_from_a_decision_to_raw_events_and_reproduces_it(kit):
 
 def test_a_review_becomes_a_label_and_the_next_run_trains_with_it(kit):
     served = pl.read_parquet(next((kit.workspace / "served").glob("*.parquet")))
-    case = served.filter(pl.col("route") == "human").head(1)
+    case = served.filter(~pl.col("automatic")).head(1)
     assert case.height, "the simulation sends nobody to a human; choose another seed"
     said = kit("review", "decide", case["decision_id"][0], "--positive", "--note", "test")
     assert f"{case['event_id'][0]}/review" in said

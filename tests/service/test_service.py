@@ -132,12 +132,12 @@ def served(tmp_path_factory):
 
 def test_a_valid_request_is_decided_and_logged_before_it_is_answered(served):
     status, answer = served.post(usecase.example)
-    assert status == 200 and answer["route"] in ("automatic", "human") and answer["degraded"] == []
+    assert status == 200 and answer["route"] in usecase.policy.order and answer["degraded"] == []
     logged = find_decision(served.workspace / "decisions", answer["decision_id"])
     assert logged["probability"] == answer["probability"] and set(logged["values"]) == set(
         usecase.features.names
     )
-    assert answer["reasons"] and answer["model"]["version"] == 2
+    assert answer["contributions"] and answer["model"]["version"] == 2
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_without_state_the_service_is_not_ready_but_every_request_goes_to_a_huma
         answer = json.loads(response.read())
         assert (
             response.status == 200
-            and answer["route"] == "human"
+            and answer["automatic"] is False
             and "features" in answer["degraded"][0]
         )
         assert get(there, "/readyz")[0] != 200
