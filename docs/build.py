@@ -1,4 +1,4 @@
-"""Build the documentation site from the stored outputs of the notebooks; nothing is executed, nothing is fetched.
+"""Build the documentation site from the notebooks' stored outputs: nothing is executed or fetched.
 
 python docs/build.py [--out site]
 """
@@ -31,6 +31,8 @@ DIRECTIVE = re.compile(r"^[ \t]*#\|[ \t]*(\w[\w-]*):?[ \t]*(.*?)[ \t]*$", re.M)
 NBVAL = re.compile(r"^[ \t]*# ?NBVAL_\w+[ \t]*$\n?", re.M)
 LINK = re.compile(r"(?<![\w`])(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^(```.*?^```)", re.M | re.S)
+PANDOC = re.compile(r"(?<=\))\{[^}\n]*\}")  # attributes that nbdev's show_doc writes
+FOLDED = {"mystnb": {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}}
 
 
 def only_imports(source: str) -> bool:
@@ -39,43 +41,60 @@ def only_imports(source: str) -> bool:
         body = ast.parse(source).body
     except SyntaxError:
         return False
-    return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
+    return bool(body) and all(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
 
 
-def shown(
-    cell: NotebookNode,  # a code cell of a notebook
-) -> (
-    NotebookNode | None
-):  # the cell for the page: without directives, tagged for myst-nb; None if it is hidden
-    "Apply nbdev's directives to a code cell."
-    said = dict(DIRECTIVE.findall(cell.source))
-    source = NBVAL.sub("", DIRECTIVE.sub("", cell.source)).strip("\n")
-    if not source.strip() or "hide" in said or said.get("include") == "false":
-        return None
+def tags_of(cell: NotebookNode, directives: dict[str, str]) -> list[str]:
+    "A cell's tags, and what its directives mean to myst-nb."
     tags = list(cell.metadata.get("tags", []))
-    if "hide_input" in said or said.get("echo") == "false":
+    if "hide_input" in directives or directives.get("echo") == "false":
         tags.append("remove-input")
-    elif "hide_output" in said or said.get("output") == "false":
+    elif "hide_output" in directives or directives.get("output") == "false":
         tags.append("remove-output")
-    metadata: dict[str, object] = {}
-    if only_imports(source):
-        tags, metadata = (
-            [*tags, "hide-input"],
-            {"mystnb": {"code_prompt_show": "Imports", "code_prompt_hide": "Imports"}},
-        )
-    outputs = [
-        output for output in cell.outputs if output.get("name") != "stderr"
-    ]  # progress bars and log lines
-    for output in outputs:  # nbdev's show_doc writes Pandoc attributes, which MyST would print
+    return tags
+
+
+def outputs_of(cell: NotebookNode) -> list[NotebookNode]:
+    "A cell's outputs without progress bars and log lines."
+    outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    for output in outputs:
         if text := output.get("data", {}).get("text/markdown"):
-            output.data["text/markdown"] = re.sub(r"(?<=\))\{[^}\n]*\}", "", text)
+            output.data["text/markdown"] = PANDOC.sub("", text)
+    return outputs
+
+
+def shown(cell: NotebookNode) -> NotebookNode | None:
+    "A code cell as it goes to the page; None where it is hidden."
+    directives = dict(DIRECTIVE.findall(cell.source))
+    source = NBVAL.sub("", DIRECTIVE.sub("", cell.source)).strip("\n")
+    hidden = "hide" in directives or directives.get("include") == "false"
+    if hidden or not source.strip():
+        return None
+    tags, metadata = tags_of(cell, directives), dict[str, object]()
+    if only_imports(source):
+        tags.append("hide-input")
+        metadata = dict(FOLDED)
     return nbformat.v4.new_code_cell(
         source,
         id=cell.id,
-        outputs=outputs,
+        outputs=outputs_of(cell),
         execution_count=cell.execution_count,
         metadata={**metadata, "tags": tags},
     )
+
+
+def module_of(nb: NotebookNode) -> str:
+    "The module that a notebook exports; empty where it exports none."
+    for cell in nb.cells:
+        for name, value in DIRECTIVE.findall(cell.source):
+            if name == "default_exp":
+                return f"mlkit.{value}"
+    return ""
+
+
+def toctree(caption: str, names: list[str]) -> str:
+    head = f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n:caption: {caption}\n\n"
+    return head + "\n".join(names) + "\n```"
 
 
 class Site:
@@ -87,100 +106,91 @@ class Site:
         src: Path,  # an empty folder to fill
     ):
         self.root, self.src = root, src
-        self.landing = next(
-            page for page in (root / "nbs/index.ipynb", root / "README.md") if page.exists()
-        )
-        self.sections = {
-            caption: [p for p in sorted(root.glob(where)) if p != self.landing]
-            for caption, where in SECTIONS.items()
-        }
+        index = root / "nbs/index.ipynb"
+        self.landing = index if index.exists() else root / "README.md"
+        self.sections = {caption: self._section(where) for caption, where in SECTIONS.items()}
         self.pages = [self.landing, *(p for pages in self.sections.values() for p in pages)]
+
+    def _section(self, where: str) -> list[Path]:
+        return [p for p in sorted(self.root.glob(where)) if p != self.landing]
 
     def place(self, page: Path) -> Path:
         "Where a page of the project goes; the landing page goes to the top."
-        return self.src / (
-            "index" + page.suffix if page == self.landing else page.relative_to(self.root)
-        )
+        if page == self.landing:
+            return self.src / f"index{page.suffix}"
+        return self.src / page.relative_to(self.root)
 
     def relink(self, text: str, page: Path) -> str:
-        "Point relative links at the site; a link to a file that is no page of it becomes plain text."
+        "Point relative links at the site; one to a file that is no page of it becomes plain text."
+        return LINK.sub(lambda link: self._point(link, page), text)
 
-        def point(link: re.Match[str]) -> str:
-            image, label, path, anchor = link[1], link[2], link[3], link[4] or ""
-            target = Path(os.path.normpath(page.parent / path))
-            if target.is_dir():
-                target /= "README.md"
-            elif not target.exists():
-                return link[0]  # broken: Sphinx will say so
-            if not image and target not in self.pages:
-                return label
-            if image:
-                self.place(target).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(target, self.place(target))
-            return f"{image}[{label}]({os.path.relpath(self.place(target), self.place(page).parent)}{anchor})"
-
-        return LINK.sub(point, text)
+    def _point(self, link: re.Match[str], page: Path) -> str:
+        image, label, path, anchor = link.groups(default="")
+        target = Path(os.path.normpath(page.parent / path))
+        if target.is_dir():
+            target /= "README.md"
+        elif not target.exists():
+            return link[0]  # broken: Sphinx will say so
+        if image:
+            self.place(target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(target, self.place(target))
+        elif target not in self.pages:
+            return label
+        address = os.path.relpath(self.place(target), self.place(page).parent)
+        return f"{image}[{label}]({address}{anchor})"
 
     def markdown(self, text: str, page: Path) -> str:
         "Markdown as it goes to the page; code fences are left alone."
-        return "".join(
-            part if part.startswith("```") else self.relink(part, page)
-            for part in FENCE.split(text)
-        )
+        parts = FENCE.split(text)
+        return "".join(p if p.startswith("```") else self.relink(p, page) for p in parts)
 
     def notebook(self, page: Path) -> NotebookNode:
         "A notebook as it goes to the page."
         nb = nbformat.read(page, as_version=4)
         nb.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-        module = next(
-            (
-                f"mlkit.{d[1]}"
-                for c in nb.cells
-                for d in DIRECTIVE.findall(c.source)
-                if d[0] == "default_exp"
-            ),
-            "",
-        )
+        module, cells = module_of(nb), []
         for cell in nb.cells:
             if cell.cell_type == "markdown":
                 cell.source = self.markdown(cell.source, page)
-        nb.cells = [
-            kept for cell in nb.cells if (kept := shown(cell) if cell.cell_type == "code" else cell)
-        ]
+                cells.append(cell)
+            elif (kept := shown(cell)) is not None:
+                cells.append(kept)
         if module:
-            nb.cells.insert(
-                1, nbformat.v4.new_markdown_cell(f"Module {{py:mod}}`{module}`", id="module")
-            )
+            note = f"Module {{py:mod}}`{module}`"
+            cells.insert(1, nbformat.v4.new_markdown_cell(note, id="module"))
+        nb.cells = cells
         return nb
 
-    def toctree(self) -> str:
+    def toctrees(self) -> str:
         "The sidebar: a section for each kind of page, and the API reference."
-        entries = {
-            caption: [str(p.relative_to(self.root).with_suffix("")) for p in pages]
-            for caption, pages in self.sections.items()
-        }
-        entries["Project"] = ["API reference <api/mlkit/index>", *entries["Project"]]
-        trees = (
-            f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n:caption: {caption}\n\n"
-            + "\n".join(names)
-            + "\n```"
-            for caption, names in entries.items()
-            if names
-        )
-        return "\n\n" + "\n\n".join(trees) + "\n"
+        parts = []
+        for caption, pages in self.sections.items():
+            names = [str(p.relative_to(self.root).with_suffix("")) for p in pages]
+            if caption == "Project":
+                names = ["API reference <api/mlkit/index>", *names]
+            if names:
+                parts.append(toctree(caption, names))
+        return "\n\n" + "\n\n".join(parts) + "\n"
 
     def write(self) -> None:
         "Write all pages."
         for page in self.pages:
-            self.place(page).parent.mkdir(parents=True, exist_ok=True)
-            toc = self.toctree() if page == self.landing else ""
+            place = self.place(page)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            sidebar = self.toctrees() if page == self.landing else ""
             if page.suffix == ".md":
-                self.place(page).write_text(self.markdown(page.read_text(), page) + toc)
+                place.write_text(self.markdown(page.read_text(encoding="utf-8"), page) + sidebar)
                 continue
             nb = self.notebook(page)
-            if toc:
-                nb.cells.append(nbformat.v4.new_markdown_cell(toc, id="toc"))
-            nbformat.write(nb, self.place(page))
+            if sidebar:
+                nb.cells.append(nbformat.v4.new_markdown_cell(sidebar, id="toc"))
+            nbformat.write(nb, place)
+
+
+def check_place(out: Path) -> None:
+    "Only a site, or nothing, is replaced."
+    if out.exists() and any(out.iterdir()) and not (out / "objects.inv").exists():
+        raise SystemExit(f"{out} holds something that is not a site; name another folder.")
 
 
 def build(
@@ -188,24 +198,15 @@ def build(
     root: Path = HERE.parent,  # the project
 ) -> int:  # exit code: 1 if Sphinx warned of anything
     "Build the site."
-    if out.exists() and any(out.iterdir()) and not (out / "objects.inv").exists():
-        raise SystemExit(f"{out} holds something that is not a site; name another folder.")
-    with tempfile.TemporaryDirectory() as tmp:
-        src, html = Path(tmp) / "src", Path(tmp) / "html"
+    check_place(out)
+    with tempfile.TemporaryDirectory() as folder:
+        src, html = Path(folder) / "src", Path(folder) / "html"
         src.mkdir()
         Site(root, src).write()
-        options = [
-            "-q",
-            "-W",
-            "--keep-going",
-            "-c",
-            str(HERE),
-            "-d",
-            f"{tmp}/doctrees",
-            "-D",
-            f"autoapi_dirs={root / 'mlkit'}",
-        ]
-        if code := sphinx([*options, str(src), str(html)]):
+        strict = ["-q", "-W", "--keep-going"]
+        places = ["-c", str(HERE), "-d", f"{folder}/doctrees"]
+        package = ["-D", f"autoapi_dirs={root / 'mlkit'}"]
+        if code := sphinx([*strict, *places, *package, str(src), str(html)]):
             return code
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(html, out)
@@ -214,8 +215,6 @@ def build(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="Build the documentation site from the notebooks' stored outputs."
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=HERE.parent / "site", help="folder of the site")
     sys.exit(build(parser.parse_args().out))

@@ -1,4 +1,7 @@
-"""Execute notebooks in place, keep their outputs, and clean them. Without arguments: every notebook in nbs/."""
+"""Execute notebooks in place, keep their outputs, and clean them.
+
+python tools/execute.py [NOTEBOOK ...]      without arguments: every notebook in nbs/
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,23 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def notebooks() -> list[Path]:
+    "Every notebook in nbs/."
+    found = (ROOT / "nbs").rglob("*.ipynb")
+    return sorted(p for p in found if ".ipynb_checkpoints" not in p.parts)
+
+
 def execute(path: Path) -> None:
     "Run a notebook where it lies."
     notebook = nbformat.read(path, 4)
-    NotebookClient(
-        notebook,
-        timeout=600,
-        resources={"metadata": {"path": str(path.parent)}},
-        extra_arguments=["--log-level=CRITICAL"],
-    ).execute()
+    place = {"metadata": {"path": str(path.parent)}}
+    quiet = ["--log-level=CRITICAL"]
+    NotebookClient(notebook, timeout=600, resources=place, extra_arguments=quiet).execute()
     nbformat.write(notebook, path)
 
 
 def main() -> None:
-    paths = [Path(a) for a in sys.argv[1:]] or sorted(
-        p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
-    )
-    for path in paths:
+    for path in map(Path, sys.argv[1:]) if sys.argv[1:] else notebooks():
         print(path, flush=True)
         execute(path)
     subprocess.run([Path(sys.executable).parent / "nbdev-clean"], cwd=ROOT, check=True)
