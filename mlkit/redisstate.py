@@ -9,33 +9,24 @@ import json
 import secrets
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .changes import Writer
+from .chunks import NEVER, entity_bytes, layout_of
 from .etl import Logs
 from .features import FeatureSet
-from .online import NEVER, Reader, StateError, Writer, contents, entity_bytes, fill, layout
+from .lookups import Reader
+from .online import MissingStateError, StateError, contents, fill
+from .redisclient import address, answering, connect
 from .requests import Answer, Ask
 
 # %% auto #0
-__all__ = ['Wanted', 'answering', 'RedisStore', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis']
+__all__ = ['Wanted', 'RedisStore', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis']
 
 # %% ../nbs/05c_redis.ipynb #aa8503e7
-@contextmanager
-def answering() -> Iterator[None]:
-    "Redis' errors in plain words; the address, which may hold a password, is not among them."
-    import redis
-
-    try:
-        yield
-    except redis.RedisError as e:
-        raise StateError(
-            f"the online state in Redis does not answer: {type(e).__name__}: {e}"
-        ) from None
-
-
 def _at(t: int) -> bytes:
     "A time as bytes that sort like it."
     return struct.pack(">Q", t + 2**63)
@@ -55,10 +46,8 @@ class RedisStore:
         name: str,  # of the workspace
         folder: Path | str,  # where this machine's writers keep their lock
     ):
-        import redis
-
         self.features, self.folder = features, Path(folder)
-        self.redis = redis.Redis.from_url(url, decode_responses=False)
+        self.redis = connect(url, StateError, retries=1)
         self.root = f"mlkit:{name}:{features.state_hash}:".encode()
         self.generation: bytes = b""
 
@@ -67,14 +56,21 @@ class RedisStore:
 
     def current(self) -> bytes:
         "The generation in use. Raises `StateError` where there is none."
-        with answering():
+        with self.answering():
             found: Any = self.redis.get(self.root + b"current")
         if found is None:
-            raise StateError(
+            raise MissingStateError(
                 "there is no online state in Redis for these features: make it from the log with `mlkit backfill --state`."
             )
         self.generation = found
         return found
+
+    def answering(self) -> AbstractContextManager[None]:
+        "Redis' errors as `StateError`."
+        return answering(self.redis, StateError)
+
+    def describe(self) -> str:
+        return f"Redis at {address(self.redis)}, {self.root.decode()}*"
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -87,7 +83,7 @@ class RedisStore:
         import redis
 
         self.current()
-        with answering(), self.redis.pipeline(transaction=True) as pipe:
+        with self.answering(), self.redis.pipeline(transaction=True) as pipe:
             pipe.watch(self.root + b"current", self.key(b"meta"))
             writer = RedisWriter(self, json.loads(pipe.get(self.key(b"meta")) or b"{}"))
             yield writer
@@ -117,7 +113,7 @@ def wanted(asks: Sequence[Ask]) -> list[Wanted]:
     "Every record that these questions may need."
     out: list[Wanted] = []
     for series, key, t, lengths in asks:
-        plan, entity = layout(series), entity_bytes(key)
+        plan, entity = layout_of(series), entity_bytes(key)
         bounds = [t, *(t - w + 1 for w in lengths)]
         prefix = series.tag + b"\x00" + entity
         out += [("floor", prefix, b) for b in bounds]
@@ -159,7 +155,7 @@ class RedisReader(Reader):
         if not s.generation:
             s.current()
         for _ in range(5):
-            with answering(), s.redis.pipeline(transaction=True) as pipe:
+            with s.answering(), s.redis.pipeline(transaction=True) as pipe:
                 pipe.get(s.root + b"current")
                 pipe.get(s.key(b"meta"))
                 for kind, prefix, t in questions:
@@ -181,7 +177,7 @@ class RedisReader(Reader):
     def _members(self, kind: str, prefix: bytes, t: int) -> list[bytes]:
         "What was fetched; or, beyond three levels of nodes, one more question."
         if (kind, prefix, t) not in self.found:
-            with answering():
+            with self.store.answering():
                 self.found[kind, prefix, t] = _ask(
                     self.store.redis, self.store.key(prefix), kind, t
                 )
@@ -224,7 +220,7 @@ class RedisWriter(Writer):
         self.meta = meta
 
     def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None:
-        with answering(), self.store.redis.pipeline(transaction=False) as pipe:
+        with self.store.answering(), self.store.redis.pipeline(transaction=False) as pipe:
             for prefix, t in places:
                 for kind in ("floor", "rest"):
                     _ask(pipe, self.store.key(prefix), kind, t + 1)
@@ -295,7 +291,7 @@ class _Filler(RedisWriter):
             self.flush()
 
     def flush(self) -> None:
-        with answering(), self.store.redis.pipeline(transaction=False) as pipe:
+        with self.store.answering(), self.store.redis.pipeline(transaction=False) as pipe:
             for prefix, t, value in _each(self.changed):
                 pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
             pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
@@ -311,7 +307,7 @@ def load_redis(
     versions: dict[str, int] | None = None,  # log versions by stream name; the newest by default
 ) -> dict[str, Any]:  # the state's position
     "Build the state in Redis from the log, then make it the current one."
-    with answering():
+    with store.answering():
         old: Any = store.redis.get(store.root + b"current")
         store.generation = secrets.token_hex(8).encode()
         filler = _Filler(store, {})

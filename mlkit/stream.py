@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from .etl import Logs
 from .eventlog import EventLog, LogError, compact, files_of, storage_options
 from .events import Stream
-from .online import OnlineStore, StateError, apply, locked
+from .online import StateError, Store, apply, locked
 from .sources import Batch, Lag, Source, StreamError, land_batch
 
 # %% auto #0
@@ -78,7 +78,7 @@ def follows_on(
 class Follower:
     "Keeps the online state of one feature set in step with the log."
 
-    def __init__(self, store: OnlineStore, logs: Logs):
+    def __init__(self, store: Store, logs: Logs):
         self.store, self.logs, self._tables = store, logs, dict[type[Stream], DeltaTable]()
 
     def position(self) -> dict[str, int]:
@@ -133,7 +133,7 @@ class Follower:
 
 
 def follow(
-    store: OnlineStore,  # opened for writing
+    store: Store,  # opened for writing
     logs: Logs,
 ) -> dict[str, int]:  # events that were new to the state, by stream
     "Bring the state up to the log; safe to call at any time, by any number of processes."

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, at_least, between
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.online import OnlineStore
+from mlkit.lmdbstate import LmdbStore
 from mlkit.requests import Online
 
 UTC = timezone.utc
@@ -238,16 +238,16 @@ def merged(world: dict[type[Stream], pl.DataFrame]) -> list[tuple[type[Stream], 
 
 
 @contextmanager
-def empty_state(features: FeatureSet = FEATURES) -> Iterator[OnlineStore]:
+def empty_state(features: FeatureSet = FEATURES) -> Iterator[LmdbStore]:
     "An online state that holds nothing."
     with (
         TemporaryDirectory() as folder,
-        OnlineStore(features, folder, write=True, create=True) as store,
+        LmdbStore(features, folder, write=True, create=True) as store,
     ):
         yield store
 
 
-def ask(online: Online, store: OnlineStore, request: dict[str, Any]) -> dict[str, Any]:
+def ask(online: Online, store: LmdbStore, request: dict[str, Any]) -> dict[str, Any]:
     "The features of one request, as the service computes them."
     with store.reader() as reader:
         return online(request, reader)

@@ -25,8 +25,9 @@ from mlkit.events import (
 )
 from mlkit.features import FeatureSet, FeatureView
 from mlkit.frames import offline
+from mlkit.lmdbstate import LmdbStore
 from mlkit.models import matrix, row
-from mlkit.online import OnlineStore, apply, state_folder
+from mlkit.online import apply, state_folder
 from mlkit.requests import Online
 from mlkit.stream import follow
 
@@ -426,8 +427,8 @@ def test_two_feature_sets_live_at_once(logs, tmp_path):
     )
     assert state_folder(tmp_path, now) != state_folder(tmp_path, then)
     with (
-        OnlineStore(now, state_folder(tmp_path, now), write=True, create=True) as one,
-        OnlineStore(then, state_folder(tmp_path, then), write=True, create=True) as two,
+        LmdbStore(now, state_folder(tmp_path, now), write=True, create=True) as one,
+        LmdbStore(then, state_folder(tmp_path, then), write=True, create=True) as two,
     ):
         for part in rows.iter_slices(9):
             append(logs[Pay], part, part["event_id"][0])

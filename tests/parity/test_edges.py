@@ -27,12 +27,13 @@ from helpers import (
     view,
 )
 
-from mlkit import online as online_module
+from mlkit import chunks, nodes
 from mlkit.eventlog import append, scan
 from mlkit.events import Category, Fixed, Key, Stream, Text, at_least
 from mlkit.features import FeatureSet, FeatureView
 from mlkit.frames import offline
-from mlkit.online import OnlineStore, StateError, apply, fill, load
+from mlkit.lmdbstate import LmdbStore, load_lmdb
+from mlkit.online import StateError, apply, fill
 from mlkit.requests import Online
 from mlkit.stream import follow
 from mlkit.windows import key_codes, totals
@@ -129,15 +130,15 @@ def test_squares_beyond_64_bits_offline():
 @pytest.mark.parametrize("chunk", [1, 3, 128])
 def test_squares_beyond_64_bits_online(chunk, logs, tmp_path, monkeypatch):
     "One by one, with one late, and loaded at once."
-    monkeypatch.setattr(online_module, "CHUNK", chunk)
+    monkeypatch.setattr(chunks, "CHUNK", chunk)
     features, rows, expected = huge()
     with empty_state(features) as store:
         for part in numbered(rows)[[0, 1, 3, 4, 5, 6, 7, 8, 9, 2, 10, 11]].iter_slices(1):
             apply(store, Huge, part)
         assert online_frame(features, rows, store)["who_spread_5h"].to_list() == expected
     append(logs[Huge], rows, "all")
-    load(features, tmp_path / "state", logs)
-    with OnlineStore(features, tmp_path / "state") as store:
+    load_lmdb(features, tmp_path / "state", logs)
+    with LmdbStore(features, tmp_path / "state") as store:
         assert online_frame(features, rows, store)["who_spread_5h"].to_list() == expected
 
 
@@ -350,8 +351,8 @@ def test_a_series_that_is_also_behind_a_distinct():
 
 
 def test_loading_a_moment_of_more_events_than_a_chunk(logs, tmp_path, monkeypatch):
-    monkeypatch.setattr(online_module, "CHUNK", 3)
-    monkeypatch.setattr(online_module, "FAN", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 3)
+    monkeypatch.setattr(nodes, "FAN", 2)
     at = [0, 0, 1, *[2] * 8, 3, 3, 3, 4, *[5] * 4, 6]
     rows = pays(len(at)).with_columns(
         event_time=pl.Series(
@@ -359,9 +360,9 @@ def test_loading_a_moment_of_more_events_than_a_chunk(logs, tmp_path, monkeypatc
         )
     )
     append(logs[Pay], rows, "all")
-    load(FEATURES, tmp_path / "state", logs)
+    load_lmdb(FEATURES, tmp_path / "state", logs)
     history = {Pay: scan(logs[Pay]).collect(), Outcome: pl.DataFrame(schema=Outcome.schema())}
-    with OnlineStore(FEATURES, tmp_path / "state") as store:
+    with LmdbStore(FEATURES, tmp_path / "state") as store:
         assert_same_bits(
             online_frame(FEATURES, rows, store), offline(FEATURES, rows, history).drop("event_id")
         )
@@ -375,13 +376,13 @@ def test_loading_before_a_moment(logs, tmp_path):
         rows["event_time"].sort()[20],
         features_of(n=Pay.count(over=["7d"]), total=Pay.sum("amount", over=["7d"])),
     )
-    position = load(features, tmp_path / "state", logs, until=until)
+    position = load_lmdb(features, tmp_path / "state", logs, until=until)
     left = scan(logs[Pay]).filter(pl.col("event_time") >= until).collect()["seq"].min()
     assert (
         position["seq"] == {"pay": left - 1}
         and position["watermark"] == (until - timedelta(hours=1)).isoformat()
     )
-    with OnlineStore(features, tmp_path / "state", write=True) as store:
+    with LmdbStore(features, tmp_path / "state", write=True) as store:
         assert (
             ask(
                 Online(features),
@@ -400,11 +401,11 @@ def test_loading_before_a_moment(logs, tmp_path):
 def test_a_reader_goes_on_in_the_state_that_replaced_its_own(logs, tmp_path):
     rows, features = pays(20), features_of(n=Pay.count(over=["7d"]))
     append(logs[Pay], rows[:10], "first")
-    load(features, tmp_path / "state", logs)
-    with OnlineStore(features, tmp_path / "state") as store:
+    load_lmdb(features, tmp_path / "state", logs)
+    with LmdbStore(features, tmp_path / "state") as store:
         assert online_frame(features, rows[-1:], store)["who_n_7d"].to_list() == [11]
         append(logs[Pay], rows[10:19], "second")
-        load(features, tmp_path / "state", logs)
+        load_lmdb(features, tmp_path / "state", logs)
         assert online_frame(features, rows[-1:], store)["who_n_7d"].to_list() == [20]
 
 
@@ -472,9 +473,9 @@ def test_a_record_is_what_it_was():
 LOADING = """
 import sys
 from mlkit.etl import Logs
-from mlkit.online import load
+from mlkit.lmdbstate import load_lmdb
 from helpers import FEATURES
-for _ in range(int(sys.argv[3])): load(FEATURES, sys.argv[2], Logs(sys.argv[1]))
+for _ in range(int(sys.argv[3])): load_lmdb(FEATURES, sys.argv[2], Logs(sys.argv[1]))
 """
 
 
@@ -482,7 +483,7 @@ def test_a_state_that_is_being_replaced_can_be_opened(logs, tmp_path):
     "By another process, over and over: whoever opens the state finds one, whole, however the two meet."
     state = tmp_path / "state"
     append(logs[Pay], pays(3), "all")
-    load(FEATURES, state, logs)
+    load_lmdb(FEATURES, state, logs)
     loading = subprocess.Popen(
         [sys.executable, "-c", LOADING, str(logs.folder), str(state), "40"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -490,20 +491,20 @@ def test_a_state_that_is_being_replaced_can_be_opened(logs, tmp_path):
     opened = 0
     while loading.poll() is None:
         for _ in range(50):
-            with OnlineStore(FEATURES, state) as store, store.reader() as r:
+            with LmdbStore(FEATURES, state) as store, store.reader() as r:
                 assert r.position()["seq"] == {"pay": 2}
             opened += 1
     assert loading.returncode == 0 and opened > 500
     os.rename(state, tmp_path / "elsewhere")
     with pytest.raises(StateError, match="no online state"):
-        OnlineStore(FEATURES, state)
+        LmdbStore(FEATURES, state)
 
 
 def test_state_of_other_features_is_refused(logs, tmp_path):
     append(logs[Pay], pays(3), "all")
-    load(features_of(n=Pay.count(over=["7d"])), tmp_path / "state", logs)
+    load_lmdb(features_of(n=Pay.count(over=["7d"])), tmp_path / "state", logs)
     with pytest.raises(StateError, match="make it anew"):
-        OnlineStore(features_of(n=Pay.sum("amount", over=["7d"])), tmp_path / "state")
+        LmdbStore(features_of(n=Pay.sum("amount", over=["7d"])), tmp_path / "state")
 
 
 def test_conditions_that_read_alike_are_told_apart():

@@ -24,13 +24,14 @@ from helpers import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlkit import online as online_module
+from mlkit import chunks, nodes
 from mlkit.etl import Logs, land, to_events
 from mlkit.eventlog import scan
 from mlkit.events import EARLIEST, Fixed, Key, Stream, Text, accept
 from mlkit.features import FeatureSet, FeatureView, row_wise
 from mlkit.frames import offline
-from mlkit.online import OnlineStore, apply, load
+from mlkit.lmdbstate import LmdbStore, load_lmdb
+from mlkit.online import apply
 from mlkit.requests import Online
 from mlkit.usecases import fraud, simulator
 
@@ -46,7 +47,7 @@ def raw_rows(stream: type[Stream], events: pl.DataFrame) -> pl.DataFrame:
 
 
 def replay(
-    features: FeatureSet, world: dict[type[Stream], pl.DataFrame], logs: Logs, store: OnlineStore
+    features: FeatureSet, world: dict[type[Stream], pl.DataFrame], logs: Logs, store: LmdbStore
 ) -> tuple[list[str], list[dict[str, Any]]]:
     "Accept, compute and apply every event as it comes, each in the state that the ones before it left; ids and features of the requests."
     online, ids, answers = Online(features), [], []
@@ -124,8 +125,8 @@ def test_replay_of_generated_streams(world, chunk):
     "Ties, edges of windows, extreme amounts, long silence; small chunks, so that the state splits them."
     online, requests, answers, seen = Online(FEATURES), [], [], dict.fromkeys(world, 0)
     with pytest.MonkeyPatch.context() as patch, empty_state() as store:
-        patch.setattr(online_module, "CHUNK", chunk)
-        patch.setattr(online_module, "FAN", max(2, chunk))
+        patch.setattr(chunks, "CHUNK", chunk)
+        patch.setattr(nodes, "FAN", max(2, chunk))
         for stream, row in merged(world):
             if stream is Pay:
                 requests.append(row)
@@ -146,8 +147,8 @@ def test_late_and_repeated_events_end_in_the_same_state(world, random, chunk):
         for stream, frame in world.items()
     }
     with pytest.MonkeyPatch.context() as patch, empty_state() as store:
-        patch.setattr(online_module, "CHUNK", chunk)
-        patch.setattr(online_module, "FAN", max(2, chunk))
+        patch.setattr(chunks, "CHUNK", chunk)
+        patch.setattr(nodes, "FAN", max(2, chunk))
         for stream, frame in arrived.items():
             for i in range(frame.height):
                 assert apply(store, stream, frame[i : i + 1]) == 1
@@ -165,26 +166,26 @@ def test_bulk_load_equals_one_by_one(tmp_path_factory, world, random):
     folder = tmp_path_factory.mktemp("load")
     logs, online = Logs(folder / "workspace"), Online(FEATURES)
     with pytest.MonkeyPatch.context() as patch, empty_state() as kept:
-        patch.setattr(online_module, "CHUNK", 3)
-        patch.setattr(online_module, "FAN", 2)
+        patch.setattr(chunks, "CHUNK", 3)
+        patch.setattr(nodes, "FAN", 2)
         for stream, frame in world.items():
             shuffled = frame.sample(fraction=1, shuffle=True, seed=random.randrange(2**32))
             for n, part in enumerate(shuffled.iter_slices(max(1, frame.height // 2))):
                 landed = land(logs[stream], raw_rows(stream, part), f"part {n}")
                 if n == 1:
-                    load(FEATURES, folder / "state", logs)
+                    load_lmdb(FEATURES, folder / "state", logs)
                 for i in range(landed.events.height):
                     apply(kept, stream, landed.events[i : i + 1])
         with (
-            OnlineStore(FEATURES, folder / "state", write=True)
+            LmdbStore(FEATURES, folder / "state", write=True)
             if (folder / "state").exists()
             else empty_state() as loaded
         ):
             for stream in world:
                 apply(loaded, stream, scan(logs[stream]).collect())
             brought = as_frame([ask(online, loaded, r) for r in world[Pay].to_dicts()])
-        position = load(FEATURES, folder / "state", logs)
-        with OnlineStore(FEATURES, folder / "state") as fresh:
+        position = load_lmdb(FEATURES, folder / "state", logs)
+        with LmdbStore(FEATURES, folder / "state") as fresh:
             bulk = as_frame([ask(online, fresh, r) for r in world[Pay].to_dicts()])
         one_by_one = as_frame([ask(online, kept, r) for r in world[Pay].to_dicts()])
         with kept.reader() as reader:
@@ -201,8 +202,8 @@ def test_busy_key_spans_many_chunks():
         spend = fraud.Transaction.mean("amount", over=["1h", "30d"])
 
     features = FeatureSet(fraud.Transaction, [Terminal])
-    n, start = 5 * online_module.CHUNK, int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
-    second = [0] * (2 * online_module.CHUNK) + list(range(1, n - 2 * online_module.CHUNK + 1))
+    n, start = 5 * chunks.CHUNK, int(datetime(2025, 1, 1, tzinfo=UTC).timestamp())
+    second = [0] * (2 * chunks.CHUNK) + list(range(1, n - 2 * chunks.CHUNK + 1))
     times = pl.Series([(start + s) * 1_000_000 for s in second]).cast(pl.Datetime("us", "UTC"))
     rows = pl.DataFrame(
         dict(
@@ -295,8 +296,8 @@ def test_position_never_goes_back():
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5])
 def test_windows_end_where_chunks_begin(chunk, start, monkeypatch):
     "Payments on the hour, some of them two at once, so that every window's edge meets an event, and many the first of a chunk."
-    monkeypatch.setattr(online_module, "CHUNK", chunk)
-    monkeypatch.setattr(online_module, "FAN", max(2, chunk))
+    monkeypatch.setattr(chunks, "CHUNK", chunk)
+    monkeypatch.setattr(nodes, "FAN", max(2, chunk))
     rows = pl.DataFrame(
         [
             dict(

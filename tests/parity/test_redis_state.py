@@ -26,7 +26,7 @@ from helpers import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlkit import online as online_module
+from mlkit import chunks, nodes
 from mlkit.eventlog import append, scan
 from mlkit.features import FeatureSet
 from mlkit.frames import offline
@@ -73,8 +73,8 @@ def test_redis_answers_as_history_does(store, world, shuffle, chunk):
     "One by one in order, then in batches of any order with repeats."
     expected = offline(FEATURES, world[Pay], world).drop("event_id")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online_module, "CHUNK", chunk)
-        patch.setattr(online_module, "FAN", max(2, chunk))
+        patch.setattr(chunks, "CHUNK", chunk)
+        patch.setattr(nodes, "FAN", max(2, chunk))
         fresh(store)
         for stream, frame in world.items():
             arrived = numbered(
@@ -267,8 +267,8 @@ def test_a_transaction_in_redis_is_one_in_lmdb(store, seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_late_batches_in_redis_look_back_beyond_what_was_fetched(url, tmp_path, seed, monkeypatch):
     "the event before may lie in a chunk before the first that was fetched for the batch."
-    monkeypatch.setattr(online_module, "CHUNK", 2)
-    monkeypatch.setattr(online_module, "FAN", 2)
+    monkeypatch.setattr(chunks, "CHUNK", 2)
+    monkeypatch.setattr(nodes, "FAN", 2)
     features = FeatureSet(
         Pay,
         [

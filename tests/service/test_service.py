@@ -14,9 +14,10 @@ import pytest
 from mlkit.decisions import find_decision, read_decisions
 from mlkit.etl import Logs, land
 from mlkit.frames import offline
+from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.models import Constant, save_model
 from mlkit.monitoring import compare
-from mlkit.online import OnlineStore, apply, load, state_folder
+from mlkit.online import apply, state_folder
 from mlkit.registry import Registry, promote, rollback
 from mlkit.release import (
     ReleaseError,
@@ -89,7 +90,7 @@ class Served:
         self.registry = Registry(self.workspace.path, usecase.name, self.workspace.mlflow_uri)
         for model in (Constant(usecase.features.names, usecase.features.hash), trees):
             self.promote(model)
-        load(usecase.features, state_folder(self.workspace.path, usecase.features), self.logs)
+        load_lmdb(usecase.features, state_folder(self.workspace.path, usecase.features), self.logs)
         self.bento = package(self.settings, self.workspace, usecase, self.registry)["bento"]
         self.service: Running = start(self.settings, self.workspace, self.bento)
 
@@ -225,7 +226,7 @@ def test_metrics_count_decisions(served):
 def test_served_features_equal_the_offline_frame_bit_for_bit(served):
     coming = payments(150, served.start + timedelta(days=4), seed=1)
     decided = []
-    with OnlineStore(
+    with LmdbStore(
         usecase.features, state_folder(served.workspace.path, usecase.features), write=True
     ) as store:
         for i, row in enumerate(coming.iter_rows(named=True)):

@@ -19,10 +19,11 @@ from helpers import FEATURES, Outcome, Pay, as_frame, ask, assert_same_bits
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.events import check
-from mlkit.online import OnlineStore, load, state_folder
+from mlkit.lmdbstate import LmdbStore, load_lmdb
+from mlkit.online import state_folder
 from mlkit.requests import Online
 from mlkit.sources import unreadable
-from mlkit.stores import open_state
+from mlkit.stores import ensure_store
 from mlkit.stream import follow
 
 
@@ -143,18 +144,18 @@ def assert_unread_kept(logs: Logs, batches: int) -> None:
 def answers(folder: Path, requests: list[dict[str, Any]]) -> pl.DataFrame:
     "The features of all requests, as the service computes them from the state in a folder."
     online = Online(FEATURES)
-    with OnlineStore(FEATURES, folder) as store:
+    with LmdbStore(FEATURES, folder) as store:
         return as_frame([ask(online, store, r) for r in requests])
 
 
 def assert_state_equals_bulk_load(logs: Logs, most: int = 100_000) -> int:
     "The followed state stands where a bulk load of the log does and answers every request with the same bits; says how many."
     state, bulk = state_folder(logs.folder, FEATURES), logs.folder / "bulk"
-    with open_state(FEATURES, state, logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         follow(store, logs)
         with store.reader() as r:
             position = r.position()
-    assert load(FEATURES, bulk, logs) == position
+    assert load_lmdb(FEATURES, bulk, logs) == position
     assert position["seq"] == {
         s.name: rows - 1
         for s in FEATURES.streams

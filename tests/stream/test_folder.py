@@ -16,9 +16,8 @@ from helpers import FEATURES, Outcome, Pay
 
 from mlkit.etl import Logs, ingest
 from mlkit.eventlog import LogError, _alone, scan
-from mlkit.online import state_folder
 from mlkit.sources import FolderSource, land_batch
-from mlkit.stores import open_state
+from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, run
 from mlkit.usecases import fraud, simulator
 
@@ -29,7 +28,7 @@ def source(logs: Logs, settle: float = 0.0) -> FolderSource:
 
 def drain(logs: Logs, **options: Any) -> Any:
     "Consume until the folder is empty; what was done."
-    with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         return run(Consumer(logs, [Follower(store, logs)], source(logs, **options)), once=True)
 
 

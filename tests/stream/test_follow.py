@@ -17,9 +17,10 @@ from mlkit.etl import Logs
 from mlkit.eventlog import LogError, append, compact, scan
 from mlkit.events import check
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.online import OnlineStore, StateError, load, state_folder
+from mlkit.lmdbstate import LmdbStore, load_lmdb
+from mlkit.online import StateError, state_folder
 from mlkit.requests import Online
-from mlkit.stores import open_state
+from mlkit.stores import ensure_store
 from mlkit.stream import Follower, follow, tail
 
 
@@ -90,7 +91,7 @@ def test_any_turns_of_appending_and_following(
         for part in frame.sample(fraction=1, shuffle=True, seed=1).iter_slices(4)
     ]
     random.shuffle(parts)
-    with open_state(FEATURES, state, logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         follower = Follower(store, logs)
         for n, ((stream, part), turn) in enumerate(zip(parts, turns)):
             landed = append((other if turn == "theirs" else logs)[stream], part, f"batch {n}")
@@ -104,8 +105,8 @@ def test_any_turns_of_appending_and_following(
         position = follower.position()
         requests = world[Pay].to_dicts()
         got = as_frame([ask(Online(FEATURES), store, r) for r in requests])
-    assert load(FEATURES, logs.folder / "bulk", logs)["seq"] == position
-    with OnlineStore(FEATURES, logs.folder / "bulk") as bulk:
+    assert load_lmdb(FEATURES, logs.folder / "bulk", logs)["seq"] == position
+    with LmdbStore(FEATURES, logs.folder / "bulk") as bulk:
         assert_same_bits(got, as_frame([ask(Online(FEATURES), bulk, r) for r in requests]))
 
 
@@ -113,7 +114,7 @@ def test_fresh_rows_are_used_only_where_they_continue_the_state(
     logs: Logs, monkeypatch: Any
 ) -> None:
     "Rows that continue the position are not read again; rows beyond a hole are not applied without what is missing."
-    with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         follower, first, read = Follower(store, logs), append(logs[Pay], pays(0), "a"), []
         with monkeypatch.context() as patch:
             patch.setattr(
@@ -133,9 +134,9 @@ def test_a_state_that_was_replaced_goes_on_from_its_own_position(logs: Logs) -> 
     "A bulk load of an earlier moment in place of the followed state: the next follower brings it up to the log."
     filled(logs, 3)
     state = state_folder(logs.folder, FEATURES)
-    open_state(FEATURES, state, logs).close()
+    ensure_store(FEATURES, logs.folder, logs).close()
     filled(logs, 6)
-    with open_state(FEATURES, state, logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         assert follow(store, logs)["pay"] > 0 and follow(store, logs)["pay"] == 0
     assert_state_equals_bulk_load(logs)
 
@@ -151,14 +152,14 @@ def test_two_feature_sets_follow_one_log(logs: Logs) -> None:
         filled(logs, n + 1)
         for features in (FEATURES, brief)[: 1 + n % 2]:  # the second one only every other time
             folders[features] = state_folder(logs.folder, features)
-            with open_state(features, folders[features], logs) as store:
+            with ensure_store(features, logs.folder, logs) as store:
                 follow(store, logs)
     requests = scan(logs[Pay]).select(list(Pay.fields)).collect().to_dicts()
     for features, folder in folders.items():
-        load(features, logs.folder / "bulk", logs)
+        load_lmdb(features, logs.folder / "bulk", logs)
         with (
-            OnlineStore(features, folder) as followed,
-            OnlineStore(features, logs.folder / "bulk") as bulk,
+            LmdbStore(features, folder) as followed,
+            LmdbStore(features, logs.folder / "bulk") as bulk,
         ):
             assert_same_bits(
                 *(
@@ -178,7 +179,7 @@ def test_two_followers_of_one_state_take_turns(logs: Logs, consumers: Any) -> No
 
     def reached() -> int:
         try:
-            store = OnlineStore(FEATURES, state)
+            store = LmdbStore(FEATURES, state)
         except StateError:
             return -1
         with store, store.reader() as r:
@@ -194,12 +195,12 @@ def test_a_state_of_another_log_is_not_followed(logs: Logs, tmp_path: Any) -> No
     "It is ahead of this one: what comes here would never reach it."
     other, state = filled(Logs(tmp_path / "other"), 3), state_folder(logs.folder, FEATURES)
     filled(logs, 1)
-    load(FEATURES, state, other)
-    with OnlineStore(FEATURES, state, write=True) as store:
+    load_lmdb(FEATURES, state, other)
+    with LmdbStore(FEATURES, state, write=True) as store:
         with pytest.raises(StateError, match="not of this log"):
             follow(store, logs)
         with pytest.raises(StateError, match="not of this log"):
             Follower(store, logs).catch_up({Pay: append(logs[Pay], pays(1), "more").events})
-    load(FEATURES, state, logs)
-    with OnlineStore(FEATURES, state, write=True) as store:
+    load_lmdb(FEATURES, state, logs)
+    with LmdbStore(FEATURES, state, write=True) as store:
         assert follow(store, logs) == {"pay": 0, "outcome": 0}

@@ -14,9 +14,8 @@ from helpers import FEATURES, Outcome, Pay
 
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
-from mlkit.online import state_folder
 from mlkit.sources import RedisSource, StreamError, committed, decode, land_batch, unreadable
-from mlkit.stores import open_state
+from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, run
 
 STREAMS = [Pay, Outcome]
@@ -42,7 +41,7 @@ def join(redis: Any, logs: Logs) -> Iterator[Any]:
 
 def drain(logs: Logs, source: RedisSource) -> Any:
     "Consume until there is nothing left; what was done."
-    with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         return run(Consumer(logs, [Follower(store, logs)], source), once=True)
 
 

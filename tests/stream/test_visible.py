@@ -18,9 +18,8 @@ from helpers import FEATURES, Outcome, Pay
 
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
-from mlkit.online import state_folder
 from mlkit.sources import FolderSource, RedisSource, StreamError, land_batch
-from mlkit.stores import open_state
+from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, Metrics, Progress, refresh, run
 from mlkit.usecases import fraud, simulator
 
@@ -60,7 +59,7 @@ def test_lag_of_a_redis_stream(logs: Logs, redis: Any) -> None:
 def test_watermarks_and_what_the_state_lacks(logs: Logs) -> None:
     "The log is ahead of the state by what was landed and not followed."
     source = FolderSource(logs.folder / "inbox", [Pay, Outcome], settle=0)
-    with open_state(FEATURES, state_folder(logs.folder, FEATURES), logs) as store:
+    with ensure_store(FEATURES, logs.folder, logs) as store:
         consumer = Consumer(logs, [Follower(store, logs)], source)
         p = consumer.progress
         world.drop(source.inbox, 0)
@@ -141,7 +140,7 @@ def test_command_takes_what_is_there(tmp_path: Path) -> None:
         and "behind 0" in out.splitlines()[-1]
         and "batches 2" in out.splitlines()[-1]
     )
-    with open_state(fraud.features, state_folder(logs.folder, fraud.features), logs) as store:
+    with ensure_store(fraud.features, logs.folder, logs) as store:
         assert Follower(store, logs).position()["transaction"] == rows - 1
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import deltalake  # noqa: F401  imported before the fork, so that a consumer starts in a third of a second
 
-from mlkit import online, stream
+from mlkit import stores, stream
 
 
 def count_steps(last: int) -> None:
@@ -72,7 +72,7 @@ def consume(
         if url
         else stream.FolderSource(Path(folder) / "inbox", streams, **{"settle": 0.0, **source})
     )
-    with stream.open_state(FEATURES, online.state_folder(Path(folder), FEATURES), logs) as store:
+    with stores.ensure_store(FEATURES, Path(folder), logs) as store:
         consumer = stream.Consumer(logs, [stream.Follower(store, logs)], taken, compact_after)
 
         class Say(stream.Show):
