@@ -20,7 +20,7 @@ from .errors import UserError
 from .etl import Logs, land
 from .events import Fixed, Stream
 from .features import FeatureSet
-from .online import OnlineStore, apply
+from .online import Store, apply
 from .usecase import UseCase
 
 # %% auto #0
@@ -53,7 +53,7 @@ class Landing:
     "Events on their way into log and state."
 
     logs: Logs
-    store: OnlineStore
+    store: Store
     footprint: Footprint
     origin: str = "stream"  # content hash of the source, so that an event can be traced to it
     most: int = 1000
