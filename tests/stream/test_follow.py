@@ -84,7 +84,7 @@ def test_any_turns_of_appending_and_following(
 ) -> None:
     "Batches by two writers, of which one tells its follower what it appended and the other dies before it can; compaction; a reload: the state is that of a bulk load."
     logs = Logs(tmp_path_factory.mktemp("turns") / "workspace")
-    other, state = Logs(logs.folder), state_folder(logs.folder, FEATURES)
+    other = Logs(logs.folder)
     parts = [
         (s, part)
         for s, frame in world.items()
@@ -133,7 +133,6 @@ def test_fresh_rows_are_used_only_where_they_continue_the_state(
 def test_a_state_that_was_replaced_goes_on_from_its_own_position(logs: Logs) -> None:
     "A bulk load of an earlier moment in place of the followed state: the next follower brings it up to the log."
     filled(logs, 3)
-    state = state_folder(logs.folder, FEATURES)
     ensure_store(FEATURES, logs.folder, logs).close()
     filled(logs, 6)
     with ensure_store(FEATURES, logs.folder, logs) as store:
