@@ -1,4 +1,4 @@
-"""Sphinx extension: comments beside definitions become part of the API reference, formulas MathML."""
+"""Sphinx extension: comments beside definitions enter the API reference, formulas are MathML."""
 
 from __future__ import annotations
 

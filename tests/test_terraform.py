@@ -1,7 +1,7 @@
 """The Terraform code is formatted, valid, and keeps the promises that its own tests state.
 
-Everything runs on a copy of the tree, against mocked resources, with a provider that is already on this machine:
-nothing is downloaded and no cloud is contacted.
+Everything runs on a copy of the tree, against mocked resources, with a provider that is already
+on this machine: nothing is downloaded and no cloud is contacted.
 """
 
 import json
@@ -59,11 +59,19 @@ STATE = {
     ],
 }
 
+MIRRORED = """
+provider_installation {{
+  filesystem_mirror {{
+    path = "{path}"
+  }}
+}}
+"""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def provider_mirror() -> Path | None:
-    "The first folder holding a usable provider, of those Terraform itself looks in and those directly below /opt."
+    "The first folder with a usable provider: where Terraform itself looks, or below /opt."
     home, cache = Path.home(), os.environ.get("TF_PLUGIN_CACHE_DIR")
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     folders = [Path(cache)] if cache else []
@@ -89,14 +97,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def terraform(tree: Path) -> Run:
-    "Runs Terraform in a folder of the copy, cut off from the caller's settings and credentials and from the network."
+    "Runs Terraform in a folder of the copy, cut off from settings, credentials and network."
     binary = shutil.which("terraform")
     if binary is None:
         pytest.skip("terraform is not installed")
     mirror, config = provider_mirror() or tree, tree.parent / "terraform.rc"
-    config.write_text(
-        f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror.as_posix()}"\n  }}\n}}\n'
-    )
+    config.write_text(MIRRORED.format(path=mirror.as_posix()))
     env = {
         name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))
     }
@@ -154,7 +160,7 @@ def test_promises_are_kept(terraform: Run, configuration: str):
 def test_destroy_is_refused_before_anything_is_touched(
     tree: Path, terraform: Run, initialise: Callable[[str], None]
 ):
-    "Else it fails only at the bucket, which is not empty, having removed the bucket's policy, lock and versioning."
+    "Else it fails only at the bucket, with its policy, lock and versioning gone already."
     deployed = tree / "deployed"
     deployed.mkdir()
     (deployed / "main.tf").write_text(DEPLOYED)

@@ -1,4 +1,4 @@
-"""Notebooks are the source: exported, clean, executed; run again, they show what they show."""
+"Notebooks are the source: exported, clean, executed; run again, they show what they show."
 
 import json
 import os
@@ -9,29 +9,34 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted(
-    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
-)
+FOUND = sorted((ROOT / "nbs").rglob("*.ipynb"))
+NOTEBOOKS = [p for p in FOUND if ".ipynb_checkpoints" not in p.parts]
+NBVAL = ["-m", "pytest", "--nbval", "--nbval-cell-timeout", "300", "-q"]
+NBVAL += ["-p", "no:cacheprovider", "-p", "no:xdist"]
 
 
 def test_the_package_is_what_the_notebooks_export():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "in_step.py")], capture_output=True, text=True
-    )
+    command = [sys.executable, str(ROOT / "tools" / "in_step.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_package_is_readable():
+    "Lines of at most 100 characters, modules of at most 400 lines, one thought a line."
+    command = [sys.executable, str(ROOT / "tools" / "readable.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
 def with_counts(source: Path, target: Path) -> None:
-    "Copy a notebook with execution counts: `nbdev-clean` strips them, and nbval takes a cell without one for not executed."
-    notebook, n = json.loads(source.read_text()), 0
-    for cell in notebook["cells"]:
-        if cell["cell_type"] != "code":
-            continue
-        n += 1
+    "Copy a notebook with the execution counts that nbval wants and `nbdev-clean` strips."
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    for n, cell in enumerate(code, 1):
         cell["execution_count"] = n
-        for out in cell["outputs"]:
-            if out["output_type"] == "execute_result":
-                out["execution_count"] = n
+        for output in cell["outputs"]:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = n
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(notebook))
 
@@ -43,24 +48,7 @@ def test_notebooks_show_what_they_show(tmp_path, half):
         with_counts(path, tmp_path / path.relative_to(ROOT))
     (tmp_path / "settings.ini").write_text((ROOT / "settings.ini").read_text())
     (tmp_path / "pipelines").symlink_to(ROOT / "pipelines")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--nbval",
-            "--nbval-cell-timeout",
-            "300",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            str(tmp_path / "nbs"),
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, *NBVAL, str(tmp_path / "nbs")]
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:]
