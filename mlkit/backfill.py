@@ -32,7 +32,8 @@ from .errors import UserError
 from .etl import Logs
 from .eventlog import EventLog, below, open_table, storage_options
 from .events import Stream
-from .features import FeatureSet, as_request, row_wise
+from .expressions import as_request, row_wise
+from .features import FeatureSet
 from .frames import aggregates
 from .requests import micros
 

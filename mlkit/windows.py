@@ -85,7 +85,7 @@ def _order(line: np.ndarray, codes: np.ndarray, times: np.ndarray) -> np.ndarray
 class Line:
     "Events and requests in order of entity and time; all arrays that follow are in that order."
 
-    most = 2**62  # places that fit
+    places = 2**62  # that fit
 
     def __init__(
         self,

@@ -97,7 +97,7 @@ REFUSED = {
         lambda: Pay.mean("amount", over=["1d"], empty=float("nan")),
         "finite",
     ),
-    "nothing of a count": (lambda: Pay.count(over=["1d"], empty=1), "is 0 already"),
+    "nothing of a count": (lambda: Pay.count(over=["1d"], empty=1), "gives 0"),
     "a share of nothing": (lambda: Pay.share({}, over=["1d"]), "of what"),
     "text plus number": (lambda: moment(pl.col("place") + 1), "arithmetic"),
     "a text as a feature": (lambda: moment(pl.col("place")), "number, a flag or a category"),

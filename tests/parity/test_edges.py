@@ -503,7 +503,7 @@ def test_a_state_that_is_being_replaced_can_be_opened(logs, tmp_path):
 def test_state_of_other_features_is_refused(logs, tmp_path):
     append(logs[Pay], pays(3), "all")
     load_lmdb(features_of(n=Pay.count(over=["7d"])), tmp_path / "state", logs)
-    with pytest.raises(StateError, match="make it anew"):
+    with pytest.raises(StateError, match="holds the features"):
         LmdbStore(features_of(n=Pay.sum("amount", over=["7d"])), tmp_path / "state")
 
 

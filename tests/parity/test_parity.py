@@ -28,7 +28,8 @@ from mlkit import chunks, nodes
 from mlkit.etl import Logs, land, to_events
 from mlkit.eventlog import scan
 from mlkit.events import EARLIEST, Fixed, Key, Stream, Text, accept
-from mlkit.features import FeatureSet, FeatureView, row_wise
+from mlkit.expressions import row_wise
+from mlkit.features import FeatureSet, FeatureView
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import apply
