@@ -22,7 +22,7 @@ from .models import Model, load_model, model_digest, reasons, row
 from .online import Store
 from .policy import Policy, Routed, load_policy, route
 from .requests import Online
-from .usecase import UseCase, load_usecase
+from .usecase import UseCase, check_policy, load_usecase
 
 # %% auto #0
 __all__ = ['ANSWER', 'DecisionLog', 'read_decisions', 'find_decision', 'Release', 'load_release', 'Evaluated', 'Engine', 'answer',
@@ -132,6 +132,8 @@ def load_release(
     folder = Path(folder)
     about = orjson.loads((folder / "manifest.json").read_bytes())
     usecase = load_usecase(about["usecase"])
+    policy = load_policy(folder / "policy.json")
+    check_policy(usecase, policy)
     model = load_model(folder / "model")
     digest, mine = model_digest(folder / "model"), usecase.features.hash
     if digest != about["digest"]:
@@ -144,7 +146,7 @@ def load_release(
             f"{folder}: the model was trained on features {model.features_hash}, "
             f"this code defines {mine}; package it with the code it was trained with."
         )
-    return Release(model, load_policy(folder / "policy.json"), usecase, about)
+    return Release(model, policy, usecase, about)
 
 # %% ../nbs/11_decisions.ipynb #ac6984dd
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ class Engine:
         stream = self.release.usecase.request
         request = accept(stream, raw)
         found = self.evaluate(request)
-        routed, failures = self._route(stream.shown(request), found)
+        shown = stream.shown(request)
+        routed, failures = self._route(shown, found)
         decision = dict(
             decision_id=_new_id(),
             at=datetime.now(timezone.utc).isoformat(),
@@ -187,6 +190,7 @@ class Engine:
             **_outcome(routed),
             probability=found.probability,
             expected_loss=routed.expected_loss,
+            exposure=self.release.policy.exposed(shown),
             contributions=found.contributions,
             degraded=failures,
             **self.release.versions,

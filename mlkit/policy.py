@@ -23,7 +23,7 @@ class PolicyError(UserError, ValueError):
     "A policy is not usable; the message names the part."
 
 # %% auto #0
-__all__ = ['PolicyError', 'Route', 'Guard', 'Policy', 'Routed', 'expected_loss', 'route', 'save_policy', 'load_policy']
+__all__ = ['PolicyError', 'Route', 'Guard', 'Policy', 'Routed', 'route', 'save_policy', 'load_policy']
 
 # %% ../nbs/10_policy.ipynb #01e9da06
 def _check_name(what: str, name: Any) -> None:
@@ -87,7 +87,7 @@ class Guard:
         try:
             self._program
         except (TypeError, ValueError) as e:
-            message = str(e).split("\n")[0]
+            message = str(e).split("\n")[0].split(" expecting ")[0]
             raise PolicyError(
                 f"guard {self.name!r}: {self.when!r} is no CEL expression: {message}"
             ) from None
@@ -142,6 +142,10 @@ class Policy:
     def last(self) -> Route:
         "The most careful route, where degraded decisions go."
         return self.routes[-1]
+
+    def exposed(self, request: dict[str, Any]) -> float | None:
+        "What is at stake in a request of shown values; null where nothing is, or it is missing."
+        return request[self.exposure] if self.exposure else None
 
     @cached_property
     def order(self) -> dict[str, int]:
@@ -232,18 +236,8 @@ class Routed:
 
     route: Route
     band: Route  # the route by risk alone
-    expected_loss: float | None = None  # null without an exposure
+    expected_loss: float | None = None  # probability times exposure; null without one
     policy_reasons: tuple[str, ...] = ()
-
-
-def expected_loss(
-    policy: Policy,
-    probability: float,  # calibrated
-    request: dict[str, Any],  # shown values
-) -> float | None:
-    "Probability times what is exposed, in its unit; null where nothing is, or where it is missing."
-    exposed = request[policy.exposure] if policy.exposure else None
-    return None if exposed is None else probability * max(exposed, 0.0)
 
 
 def route(
@@ -253,7 +247,8 @@ def route(
     values: dict[str, Any],  # the features
 ) -> Routed:
     "Apply a policy to one scored request."
-    loss = expected_loss(policy, probability, request)
+    exposed = policy.exposed(request)
+    loss = None if exposed is None else probability * max(exposed, 0.0)
     band, reasons = _band(policy, probability, loss)
     care = policy.order[band.name]
     if policy.exposure and loss is None:

@@ -20,15 +20,23 @@ from prometheus_client import Counter, Histogram
 from .decisions import DecisionLog, Engine, answer, answer_schema, load_release
 from .events import ContractError, Field, Stream, accept
 from .online import StateError, Store
-from .settings import Settings, Workspace, active_workspace, load_settings
+from .settings import Settings, active_workspace, load_settings
 from .stores import open_store
 
 # %% auto #0
-__all__ = ['DECIDED', 'REFUSED', 'SECONDS', 'mounted', 'request_schema', 'TooLarge', 'read_body', 'reply', 'problem',
-           'decide_route', 'create_app', 'Housekeeping', 'build_engine', 'Mounted', 'RequireToken', 'Decisions',
-           'warm_up']
+__all__ = ['request_schema', 'create_app', 'Housekeeping', 'build_engine', 'warm_up', 'RequireToken', 'Decisions']
 
 # %% ../nbs/12_serving.ipynb #361559c2
+def _property(f: Field) -> dict[str, Any]:
+    "The schema of one field."
+    schema = f.json_schema()
+    if not f.optional:
+        return schema
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    return schema | dict(type=[schema["type"], "null"])
+
+
 def request_schema(stream: type[Stream], example: dict[str, Any]) -> dict[str, Any]:
     "The JSON schema of what `POST /decide` takes."
     return dict(
@@ -41,72 +49,70 @@ def request_schema(stream: type[Stream], example: dict[str, Any]) -> dict[str, A
         properties={n: _property(f) for n, f in stream.fields.items()},
     )
 
-
-def _property(f: Field) -> dict[str, Any]:
-    "A field's schema; one that is optional may be null."
-    schema = f.json_schema()
-    if not f.optional:
-        return schema
-    if "enum" in schema:
-        schema["enum"] = [*schema["enum"], None]
-    return schema | dict(type=[schema["type"], "null"])
-
-# %% ../nbs/12_serving.ipynb #4960a83d
-_PROBLEM = dict(
-    type="object",
-    title="Problem",
-    properties=dict(error=dict(type="string"), detail=dict(type="string")),
-)
-
 # %% ../nbs/12_serving.ipynb #4eb376a0
-class TooLarge(Exception):
+class _TooLarge(Exception):
     "The body is larger than the service accepts."
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    "The body, if it is at most `most` bytes long."
-    if int(request.headers.get("content-length") or 0) > most:
-        raise TooLarge
+async def _read_body(
+    request: Request,
+    limit: int,  # bytes
+) -> bytes:
+    "The body, if it is no longer than the limit. Raises `_TooLarge`."
+    if _declared_length(request) > limit:
+        raise _TooLarge
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > most:
-            raise TooLarge
+        if len(body) > limit:
+            raise _TooLarge
     return bytes(body)
 
 
-def reply(content: Any, status: int = 200) -> Response:
+def _declared_length(request: Request) -> int:
+    "What the header names; 0 where it names no number."
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
+
+
+def _reply(content: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(content), status, media_type="application/json")
 
-
-def problem(status: int, error: str, detail: str) -> Response:
-    return reply(dict(error=error, detail=detail), status)
-
 # %% ../nbs/12_serving.ipynb #c6ae9a68
-DECIDED = Counter(
+_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
+_DECIDED = Counter(
     "mlkit_decisions_total",
-    "Decisions by route and whether all facts were at hand.",
-    ["route", "degraded"],
+    "Decisions by route, whether it is automatic, and whether a fact was missing.",
+    ["route", "automatic", "degraded"],
 )
-REFUSED = Counter("mlkit_refused_total", "Requests that were none, by HTTP status.", ["status"])
-SECONDS = Histogram(
-    "mlkit_decision_seconds",
-    "Time to decide, without the network.",
-    buckets=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1),
+_REFUSED = Counter("mlkit_refused_total", "Requests that were none, by HTTP status.", ["status"])
+_SECONDS = Histogram(
+    "mlkit_decision_seconds", "Time to decide, without the network.", buckets=_BUCKETS
 )
+
+
+def _yes(flag: Any) -> str:
+    return "yes" if flag else "no"
+
+
+def _count(decision: dict[str, Any]) -> None:
+    "Tell Prometheus of a decision."
+    automatic, degraded = _yes(decision["automatic"]), _yes(decision["degraded"])
+    _DECIDED.labels(decision["route"], automatic, degraded).inc()
+    _SECONDS.observe(decision["ms"] / 1000)
 
 
 def _refuse(status: int, error: str, detail: str) -> Response:
-    REFUSED.labels(str(status)).inc()
-    return problem(status, error, detail)
+    _REFUSED.labels(str(status)).inc()
+    return _reply(dict(error=error, detail=detail), status)
 
-
-async def decide_route(request: Request) -> Response:
+# %% ../nbs/12_serving.ipynb #9022e50b
+async def _decide(request: Request) -> Response:
     "Read, decide, answer."
     state = request.app.state
     try:
-        body = await read_body(request, state.max_body)
-    except TooLarge:
+        body = await _read_body(request, state.max_body)
+    except _TooLarge:
         return _refuse(413, "too large", f"the body is larger than {state.max_body // 1024} kB")
     try:
         raw = orjson.loads(body)
@@ -118,70 +124,63 @@ async def decide_route(request: Request) -> Response:
         decision = state.engine.decide(raw)
     except ContractError as e:
         return _refuse(422, "breaks the contract", str(e))
-    DECIDED.labels(decision["route"], "yes" if decision["degraded"] else "no").inc()
-    SECONDS.observe(decision["ms"] / 1000)
+    _count(decision)
     state.housekeeping()
-    return reply(answer(decision))
+    return _reply(answer(decision))
 
-# %% ../nbs/12_serving.ipynb #9022e50b
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _responses(engine: Engine) -> dict[int | str, dict[str, Any]]:
+    "What OpenAPI describes: the answer, and each way of being refused."
+    text = dict(type="string")
+    problem = dict(type="object", title="Problem", properties=dict(error=text, detail=text))
+    refusals = {
+        400: "not JSON",
+        413: "too large",
+        422: "breaks the contract; the detail names every field",
+    }
+    answered = _content(answer_schema(engine.release.policy))
+    described: dict[int | str, dict[str, Any]] = {
+        200: dict(description="the decision", content=answered)
+    }
+    for status, why in refusals.items():
+        described[status] = dict(description=why, content=_content(problem))
+    return described
+
+# %% ../nbs/12_serving.ipynb #b3b19b62
 def create_app(engine: Engine, max_body_kb: int = 64) -> FastAPI:
     "The HTTP interface of an engine."
-    usecase = engine.release.usecase
+    release = engine.release
+    usecase = release.usecase
     app = FastAPI(
         title=f"{usecase.name} decisions",
-        version=str(engine.release.about.get("tag", "")),
-        description="Risk-based decisions; the routes are the policy's.",
+        version=str(release.about.get("tag", "")),
+        description="Risk-based decisions: where a request goes, why, and which versions said so.",
     )
-    app.state.engine, app.state.max_body, app.state.housekeeping = (
-        engine,
-        max_body_kb * 1024,
-        Housekeeping(),
-    )
-    problems: dict[int | str, dict[str, Any]] = {
-        status: dict(description=why, content={"application/json": {"schema": _PROBLEM}})
-        for status, why in {
-            400: "not JSON",
-            413: "too large",
-            422: "breaks the contract; the detail names every field",
-        }.items()
-    }
+    app.state.engine = engine
+    app.state.max_body = max_body_kb * 1024
+    app.state.housekeeping = Housekeeping()
+    body = _content(request_schema(usecase.request, usecase.example))
     app.add_api_route(
         "/decide",
-        decide_route,
+        _decide,
         methods=["POST"],
         summary="Decide one request",
-        responses={
-            200: dict(
-                description="the decision",
-                content={"application/json": {"schema": answer_schema(engine.release.policy)}},
-            ),
-            **problems,
-        },
-        openapi_extra=dict(
-            requestBody=dict(
-                required=True,
-                content={
-                    "application/json": dict(
-                        schema=request_schema(usecase.request, usecase.example)
-                    )
-                },
-            )
-        ),
+        responses=_responses(engine),
+        openapi_extra=dict(requestBody=dict(required=True, content=body)),
     )
 
     @app.get("/model", summary="Who decides: release, model, policy, features")
     async def model() -> Response:
-        return reply(
-            dict(
-                engine.release.versions,
-                features_list=engine.release.model.features,
-                about=engine.release.model.about,
-            )
-        )
+        features, about = release.model.features, release.model.about
+        return _reply(dict(release.versions, features_list=features, about=about))
 
     @app.get("/noop", summary="Does nothing; for measuring what the network and the server cost")
     async def noop() -> Response:
-        return reply({})
+        return _reply({})
 
     return app
 
@@ -193,7 +192,7 @@ class Housekeeping:
         self.seen, self.settled = 0, False
 
     def settle(self) -> None:
-        "Collect what start-up left and set the rest aside; from now on only the schedule collects."
+        "Set aside what start-up left; from now on only the schedule collects."
         if self.settled:
             return
         gc.disable()
@@ -201,10 +200,16 @@ class Housekeeping:
         gc.collect()
         gc.freeze()
 
+    def generation(self) -> int:
+        "The youngest; every hundredth time the middle one, and once in 20,000 requests all."
+        if self.seen % 20_000 == 0:
+            return 2
+        return 1 if self.seen % 100 == 0 else 0
+
     def sweep(self) -> None:
-        "The youngest objects; every hundredth time the middle-aged ones, and once in 20,000 requests all that is not set aside."
+        "Collect what is due."
         self.seen += 1
-        gc.collect(2 if self.seen % 20_000 == 0 else 1 if self.seen % 100 == 0 else 0)
+        gc.collect(self.generation())
 
     def __call__(self) -> None:
         "Sweep once the answer has gone out."
@@ -214,20 +219,28 @@ class Housekeeping:
 # %% ../nbs/12_serving.ipynb #a0bc184e
 def build_engine(
     settings: Settings,
-    release: Path,  # the folder with the manifest
+    folder: Path,  # the release, with the manifest
 ) -> Engine:
     "An engine on the active workspace."
-    packed = load_release(release)
-    workspace: Workspace = active_workspace(settings)
+    release = load_release(folder)
+    workspace = active_workspace(settings)
     store: Store | None
     try:
-        store = open_store(packed.usecase.features, workspace.path, settings.state_url)
+        store = open_store(release.usecase.features, workspace.path, settings.state_url)
     except (StateError, OSError):
         store = None
-    return Engine(packed, store, DecisionLog(workspace / "decisions"))
+    return Engine(release, store, DecisionLog(workspace / "decisions"))
 
 
-class Mounted:
+def warm_up(engine: Engine, times: int = 20) -> None:
+    "Go through the example request without leaving a trace."
+    usecase = engine.release.usecase
+    request = accept(usecase.request, usecase.example)
+    for _ in range(times):
+        engine.evaluate(request)
+
+# %% ../nbs/12_serving.ipynb #cd2d44b6
+class _Mounted:
     "An ASGI application that is put in place when the service starts."
 
     inner: Any = None
@@ -236,25 +249,29 @@ class Mounted:
         await self.inner(scope, receive, send)
 
 
-mounted = Mounted()
-
-
 class RequireToken:
-    "Where a token is set, whoever asks must send it; only the health checks of a load balancer may do without."
+    "ASGI middleware that refuses requests without the settings' token."
 
     open_paths = ("/livez", "/readyz", "/healthz")
 
     def __init__(self, app: Any):
         self.app, self.token = app, load_settings().token.get_secret_value().encode()
 
+    def allows(self, scope: Any) -> bool:
+        "May this request pass?"
+        if scope["type"] != "http" or not self.token or scope["path"] in self.open_paths:
+            return True
+        sent = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(sent, b"Bearer " + self.token)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and self.token and scope["path"] not in self.open_paths:
-            sent = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(sent, b"Bearer " + self.token):
-                return await _refuse(
-                    401, "not allowed", "send the token as `Authorization: Bearer …`"
-                )(scope, receive, send)
-        await self.app(scope, receive, send)
+        if self.allows(scope):
+            return await self.app(scope, receive, send)
+        refusal = _refuse(401, "not allowed", "send the token as `Authorization: Bearer …`")
+        await refusal(scope, receive, send)
+
+# %% ../nbs/12_serving.ipynb #892af0e4
+_mounted = _Mounted()
 
 
 @bentoml.service(
@@ -264,7 +281,7 @@ class RequireToken:
     metrics={"enabled": True},
     logging={"access": {"enabled": False}},
 )
-@bentoml.asgi_app(mounted, path="/")
+@bentoml.asgi_app(_mounted, path="/")
 class Decisions:
     "Decides requests; see `/docs`."
 
@@ -272,18 +289,11 @@ class Decisions:
         settings = load_settings()
         self.engine = build_engine(settings, Path(os.environ.get("MLKIT_RELEASE", "release")))
         warm_up(self.engine)
-        mounted.inner = create_app(self.engine, settings.max_body_kb)
+        _mounted.inner = create_app(self.engine, settings.max_body_kb)
 
     async def __is_ready__(self) -> bool:
-        mounted.inner.state.housekeeping.settle()
+        _mounted.inner.state.housekeeping.settle()
         return self.engine.store is not None
 
-# %% ../nbs/12_serving.ipynb #c160d969
-Decisions.add_asgi_middleware(RequireToken)
 
-# %% ../nbs/12_serving.ipynb #15ffee3c
-def warm_up(engine: Engine, times: int = 20) -> None:
-    "Go through the example request without leaving a trace."
-    request = accept(engine.release.usecase.request, engine.release.usecase.example)
-    for _ in range(times):
-        engine.evaluate(request)
+Decisions.add_asgi_middleware(RequireToken)
