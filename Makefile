@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SOURCE ?= simulator
 PARAMS ?=
+USECASE ?=
 
 export UV_PYTHON_DOWNLOADS := never
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -17,6 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo; echo "  make run SOURCE=payments.parquet PARAMS='-p cut=2018-08-08'"
+	@echo "  make run USECASE=shop.bookings SOURCE=bookings.parquet"
 
 $(VENV)/.ready: requirements.txt requirements-uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; name one with make PYTHON=python3.x")'
@@ -29,8 +31,8 @@ $(VENV)/.ready: requirements.txt requirements-uv.txt pyproject.toml
 
 setup: $(VENV)/.ready ## the environment, from the hash-pinned lock
 
-run: setup ## the whole flow, on the simulator or SOURCE=file; then the report is in runs/latest
-	@mlkit run --source $(SOURCE) $(PARAMS)
+run: setup ## the whole flow, of USECASE=name, on SOURCE=file; the report is in runs/latest
+	@$(if $(USECASE),MLKIT_USECASE=$(USECASE)) mlkit run --source $(SOURCE) $(PARAMS)
 
 test: setup check ## every test
 	@python -m pytest -n 2 --dist loadfile tests

@@ -208,6 +208,7 @@ def serve_command(
     env = environment(
         workspace,
         MLKIT_HOME=str(settings.home),
+        MLKIT_USECASE=settings.usecase,
         MLKIT_WORKSPACE=workspace.name,
         OMP_NUM_THREADS="1",
         POLARS_MAX_THREADS="1",

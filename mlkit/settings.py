@@ -9,19 +9,23 @@ import configparser
 import difflib
 import ipaddress
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['Settings', 'is_loopback', 'SettingsError', 'find_ini', 'read_ini', 'load_settings', 'Workspace', 'active_workspace',
-           'activate', 'replace_text']
+__all__ = ['Settings', 'is_loopback', 'SettingsError', 'find_ini', 'read_ini', 'load_settings', 'replace_text', 'Workspace',
+           'active_workspace', 'activate']
 
 # %% ../nbs/00_settings.ipynb #80466d33
+_BUNDLED = "mlkit.usecases."
+
+
 class Settings(BaseSettings):
     "The kit's own configuration; see `settings.ini` for what each key means."
 
@@ -34,7 +38,7 @@ class Settings(BaseSettings):
         "", description="name of the workspace; empty: the one last run"
     )
     usecase: str = Field(
-        "mlkit.usecases.fraud", description="module that defines streams, features and policy"
+        "fraud", description="one of mlkit.usecases, or a module of the project, as shop.bookings"
     )
     host: str = Field(
         "127.0.0.1",
@@ -76,6 +80,20 @@ class Settings(BaseSettings):
         "The environment wins over what was read from the file."
         return env_settings, init_settings
 
+    @field_validator("usecase")
+    @classmethod
+    def _one_name(cls, name: str) -> str:
+        "A bundled use case has one name, however it is written, and so one folder."
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError("no name of a module; write one as fraud, or as shop.bookings")
+        rest = name.removeprefix(_BUNDLED)
+        return name if "." in rest else rest
+
+    @property
+    def workspaces(self) -> Path:
+        "The folder of the use case's workspaces; no use case looks into another's."
+        return self.home / self.usecase
+
     @property
     def state_url(self) -> str:
         "The address of the online state; empty where it is a file of the workspace."
@@ -103,9 +121,10 @@ def find_ini(
 ) -> Path | None:  # the nearest `settings.ini` at or above it
     "Look for `settings.ini` here and in every folder above."
     here = Path(start).resolve()
-    return next(
-        (p / "settings.ini" for p in (here, *here.parents) if (p / "settings.ini").is_file()), None
-    )
+    for folder in (here, *here.parents):
+        if (folder / "settings.ini").is_file():
+            return folder / "settings.ini"
+    return None
 
 
 def read_ini(
@@ -122,43 +141,81 @@ def read_ini(
     return dict(parser["mlkit"])
 
 # %% ../nbs/00_settings.ipynb #a0f6eee6
-def _allowed(key: str) -> str:
+_KINDS = dict(integer="a whole number", number="a number", string="text")
+_LIMITS = dict(minimum="from", maximum="to", exclusiveMinimum="above", pattern="that matches")
+
+
+def _allowed(
+    key: str,  # of `Settings`
+) -> str:
     "What a key accepts, in words."
-    field = Settings.model_fields[key]
-    if key in ("port",):
-        return "a whole number from 1 to 65535"
-    bounds = ", ".join(str(m) for m in field.metadata)
-    kind = getattr(field.annotation, "__name__", str(field.annotation).replace("typing.", ""))
-    return f"{kind}" + (f" with {bounds}" if bounds else "")
+    declared = Settings.model_json_schema()["properties"][key]
+    if "enum" in declared:
+        return f"one of {', '.join(declared['enum'])}"
+    kind = _KINDS.get(declared["type"], declared["type"])
+    limits = [f"{word} {declared[name]}" for name, word in _LIMITS.items() if name in declared]
+    return " ".join([kind, *limits])
+
+# %% ../nbs/00_settings.ipynb #a90eb0b2
+def _unknown(key: str) -> str:
+    "A key that there is not, and the one that was probably meant."
+    near = difflib.get_close_matches(key, Settings.model_fields, 1)
+    if near:
+        return f"{key}: no such key; did you mean {near[0]!r}?"
+    return f"{key}: no such key; known keys: {', '.join(Settings.model_fields)}"
 
 
-def _explain(error: ValidationError, origin: str) -> str:
+def _explain(
+    error: ValidationError,
+    origin: str,  # where values that are not of the environment come from
+) -> str:
     "One line a problem."
     lines = []
     for problem in error.errors():
         key = str(problem["loc"][0])
         if key not in Settings.model_fields:
-            near = difflib.get_close_matches(key, Settings.model_fields, 1)
-            lines.append(
-                f"{key}: no such key"
-                + (
-                    f"; did you mean {near[0]!r}?"
-                    if near
-                    else f"; known keys: {', '.join(Settings.model_fields)}"
-                )
-            )
+            lines.append(_unknown(key))
             continue
         variable = f"MLKIT_{key.upper()}"
         where = variable if variable in os.environ else origin
-        lines.append(
-            f"{key} = {problem['input']!r} (from {where}): {problem['msg']}. Allowed: {_allowed(key)}."
-        )
+        reason = problem["msg"].removeprefix("Value error, ")
+        wrong = f"{key} = {problem['input']!r} (from {where}): {reason}."
+        lines.append(f"{wrong} Allowed: {_allowed(key)}.")
     return "\n".join(lines)
+
+# %% ../nbs/00_settings.ipynb #f103a1d6
+def _check_secrets(
+    values: dict[str, Any],  # as the file has them
+    ini: Path | None,
+) -> None:
+    "Raise where the file holds what belongs in the environment."
+    for name, field in Settings.model_fields.items():
+        if field.annotation is SecretStr and name in values:
+            raise SettingsError(
+                f"{name} is in {ini}: a secret belongs in the environment only; "
+                f"remove it and set MLKIT_{name.upper()}."
+            )
+
+
+def _check_reach(settings: Settings) -> None:
+    "Raise where the service would answer anyone on the network."
+    if is_loopback(settings.host) or settings.token.get_secret_value():
+        return
+    raise SettingsError(
+        f"host = {settings.host} is reachable from other machines, and the service would answer "
+        "anyone: set MLKIT_TOKEN to a long random text, or keep host = 127.0.0.1."
+    )
+
+# %% ../nbs/00_settings.ipynb #ede5297f
+def _make_importable(root: Path) -> None:
+    "Let modules of the project be imported."
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
 
 
 def load_settings(
     start: Path | str = ".",  # folder to look for `settings.ini` from
-    **overrides: Any,  # values that win over the file (the environment still wins over them)
+    **overrides: Any,  # values that win over the file; the environment wins over them
 ) -> Settings:  # typed and checked; relative paths made absolute
     "Settings of the project that `start` lies in; raises `SettingsError` naming every wrong key."
     ini = find_ini(start)
@@ -167,29 +224,38 @@ def load_settings(
     try:
         read = Settings(**{"root": base, **values, **overrides})
     except ValidationError as e:
-        raise SettingsError(_explain(e, str(ini) if ini else "defaults")) from None
-    for secret in ("token", "redis_url"):
-        if secret in values:
-            raise SettingsError(
-                f"{secret} is in {ini}: a secret belongs in the environment only; remove it and set MLKIT_{secret.upper()}."
-            )
-    if not is_loopback(read.host) and not read.token.get_secret_value():
-        raise SettingsError(
-            f"host = {read.host} is reachable from other machines, and the service would answer anyone: set MLKIT_TOKEN to a long random text, or keep host = 127.0.0.1."
-        )
+        raise SettingsError(_explain(e, str(ini or "defaults"))) from None
+    _check_secrets(values, ini)
+    _check_reach(read)
     root = (base / read.root).resolve()
+    _make_importable(root)
     return read.model_copy(update=dict(root=root, home=root / read.home, runs=root / read.runs))
 
-# %% ../nbs/00_settings.ipynb #6fc71d96
+# %% ../nbs/00_settings.ipynb #7e22b97d
+def replace_text(
+    path: Path,  # its folder is made
+    text: str,
+) -> None:
+    "Write a file atomically: to a neighbour first, on disk, then renamed over."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(part, path)
+
+
 class Workspace:
     "The folder of one source: log, state, registry, bentos, decisions."
 
     def __init__(
         self,
-        home: Path | str,  # the settings' `home`
+        home: Path | str,  # the use case's folder, `settings.workspaces`
         name: str,  # letters, digits, `_ . -`
     ):
-        self.name, self.path = name, Path(home) / name
+        self.name = name
+        self.path = Path(home) / name
 
     def __truediv__(self, part: str) -> Path:
         return self.path / part
@@ -199,30 +265,36 @@ class Workspace:
 
     @property
     def mlflow_uri(self) -> str:
+        "Where the workspace's runs and model versions are recorded."
         return f"sqlite:///{self.path / 'mlflow.db'}"
 
     def create(self) -> Workspace:
-        "Make the folder; a clear error where that is not allowed."
+        "Make the folder. Raises `SettingsError` where that is not allowed."
+        probe = self.path / ".writable"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            (probe := self.path / ".writable").touch()
+            probe.touch()
             probe.unlink()
         except OSError as e:
             raise SettingsError(
-                f"cannot write to the data folder {self.path}: {e.strerror}. Set another with MLKIT_HOME, or `home` in settings.ini."
+                f"cannot write to the data folder {self.path}: {e.strerror}. "
+                "Set another with MLKIT_HOME, or `home` in settings.ini."
             ) from e
         return self
 
-
+# %% ../nbs/00_settings.ipynb #ca933621
 def active_workspace(settings: Settings) -> Workspace:  # named in the settings, or the one last run
-    "The workspace that commands work on."
-    marker = settings.home / "active"
-    name = settings.workspace or (marker.read_text().strip() if marker.exists() else "")
-    if not name:
-        raise SettingsError(
-            "no workspace yet: `mlkit run` makes one (or name one with MLKIT_WORKSPACE)."
-        )
-    return Workspace(settings.home, name)
+    "The workspace that commands work on. Raises `SettingsError` where there is none yet."
+    marker = settings.workspaces / "active"
+    name = settings.workspace
+    if not name and marker.is_file():
+        name = marker.read_text().strip()
+    if name:
+        return Workspace(settings.workspaces, name)
+    raise SettingsError(
+        f"the use case {settings.usecase} has no workspace yet: `mlkit run` makes one "
+        "(or name one with MLKIT_WORKSPACE)."
+    )
 
 
 def activate(
@@ -230,17 +302,6 @@ def activate(
     name: str,  # the workspace to make the active one
 ) -> Workspace:
     "Create the workspace if need be, and let later commands follow it."
-    made = Workspace(settings.home, name).create()
-    replace_text(settings.home / "active", name)
+    made = Workspace(settings.workspaces, name).create()
+    replace_text(settings.workspaces / "active", name)
     return made
-
-# %% ../nbs/00_settings.ipynb #7e22b97d
-def replace_text(path: Path, text: str) -> None:
-    "Write a file atomically: to a neighbour first, on disk, then renamed over."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)

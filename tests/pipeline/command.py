@@ -17,7 +17,7 @@ SMALL = [
     "-p",
     "trials=2",
     "-p",
-    "most=600",
+    "limit=600",
 ]  # so many that some of the 600 requests go to a human
 
 
@@ -63,4 +63,4 @@ class Kit:
 
     @property
     def workspace(self) -> Path:
-        return self.home / "data" / (self.home / "data" / "active").read_text()
+        return self.home / "data" / "fraud" / (self.home / "data" / "fraud" / "active").read_text()

@@ -92,9 +92,9 @@ def test_a_dry_run_says_why(kit):
     ],
 )
 def test_what_cannot_be_run_is_refused_before_a_kernel_starts(kit, args, says):
-    current = (kit.home / "data" / "active").read_text()
+    current = (kit.home / "data" / "fraud" / "active").read_text()
     assert says in kit("run", *args, expect=2)
-    assert (kit.home / "data" / "active").read_text() == current
+    assert (kit.home / "data" / "fraud" / "active").read_text() == current
 
 
 def test_a_step_runs_by_papermill_alone(kit, tmp_path):
@@ -132,7 +132,7 @@ def test_a_file_that_breaks_the_contract_leaves_nothing_behind(kit, tmp_path):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     said = other("run", "--source", str(tmp_path / "bad.csv"), expect=1)
     assert "fits no known format" in said
-    assert not (other.home / "data" / "bad" / "log").exists()
+    assert not (other.home / "data" / "fraud" / "bad" / "log").exists()
 
 
 def test_an_unwritable_data_folder_is_named(tmp_path):

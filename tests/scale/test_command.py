@@ -49,13 +49,13 @@ def home(tmp_path_factory: Any) -> Path:
     "A workspace whose log holds two batches of payments."
     home = tmp_path_factory.mktemp("home")
     logs, (events, _) = (
-        Logs(home / "data" / "simulator"),
+        Logs(home / "data" / "fraud" / "simulator"),
         to_events(SIMULATOR, simulate(customers=60, terminals=120, days=40)),
     )
     for stream, frame in events.items():
         for i, part in enumerate((frame.filter(pl.int_range(pl.len()) % 2 == 0), frame)):
             append(logs[stream], part, f"batch {i}")
-    (home / "data" / "active").write_text("simulator")
+    (home / "data" / "fraud" / "active").write_text("simulator")
     return home
 
 
@@ -63,7 +63,7 @@ def table(home: Path, version: int | None = None) -> pl.DataFrame:
     return (
         read_features(
             usecase.features,
-            home / "data" / "simulator" / "features" / usecase.features.hash,
+            home / "data" / "fraud" / "simulator" / "features" / usecase.features.hash,
             version,
         )
         .collect()
@@ -73,7 +73,7 @@ def table(home: Path, version: int | None = None) -> pl.DataFrame:
 
 
 def test_backfill_as_typed(home):
-    logs = Logs(home / "data" / "simulator")
+    logs = Logs(home / "data" / "fraud" / "simulator")
     for i, (arguments, versions) in enumerate(
         [
             ((), {}),
@@ -181,7 +181,7 @@ def test_training_as_typed(client, tmp_path):
     )
     said = mlkit(tmp_path, "train", "--engine", "dask", "--scheduler", client.scheduler.address)
     assert "03_train: done" in said and "04_check: not asked for" in said
-    workspace = tmp_path / "data" / (tmp_path / "data" / "active").read_text()
+    workspace = tmp_path / "data" / "fraud" / (tmp_path / "data" / "fraud" / "active").read_text()
     result = json.loads((workspace / "steps" / "03_train.json").read_text())["result"]
     assert (
         json.loads((Path(result["folder"]) / "model" / "model.json").read_text())["about"][

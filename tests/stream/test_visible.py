@@ -128,13 +128,13 @@ def simulated(path: Path, seed: int) -> int:
 
 def test_command_takes_what_is_there(tmp_path: Path) -> None:
     "A new workspace, files of a known format: log and state stand at their end."
-    inbox = tmp_path / "live" / "inbox"
+    inbox = tmp_path / "fraud" / "live" / "inbox"
     inbox.mkdir(parents=True)
     rows = sum(simulated(inbox / f"{n}.parquet", n) for n in range(2))
     process = command(tmp_path, "--once", "--settle", "0")
     out, err = process.communicate()
     assert process.returncode == 0, err
-    logs = Logs(tmp_path / "live")
+    logs = Logs(tmp_path / "fraud" / "live")
     assert (
         scan(logs[fraud.Transaction]).collect().height == rows
         and "behind 0" in out.splitlines()[-1]
@@ -147,7 +147,7 @@ def test_command_takes_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_command_ends_when_asked_to(tmp_path: Path, how: signal.Signals) -> None:
     "While it waits for more: exit status 0, and the sum of what it did."
-    inbox = tmp_path / "live" / "inbox"
+    inbox = tmp_path / "fraud" / "live" / "inbox"
     inbox.mkdir(parents=True)
     simulated(inbox / "1.parquet", 1)
     process = command(tmp_path, "--settle", "0")
