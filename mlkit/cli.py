@@ -5,13 +5,12 @@
 # %% ../nbs/18_cli.ipynb #d6f10326
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,19 +22,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.tree import Tree
 
-from mlkit.pipeline import (
-    PipelineError,
-    Status,
-    Step,
-    StepFailed,
-    Watcher,
-    check_parameters,
-    digest,
-    load_pipeline,
-    plan,
-    seconds_by_step,
-)
+from .errors import UserError
+from .pipeline import Record, Selection, Status, StepFailed, Watcher, preview
 from .pipeline import run as run_steps
+from .runs import Prepared, only_one, prepare, remember
 from mlkit.settings import (
     Settings,
     SettingsError,
@@ -45,11 +35,12 @@ from mlkit.settings import (
     load_settings,
     replace_text,
 )
+from .steps import PipelineError, Step
 
 # %% auto #0
-__all__ = ['app', 'review_app', 'rollback_app', 'console', 'main', 'workspace_name', 'Display', 'run', 'report_to_person',
-           'serve', 'stop', 'models', 'rollback_model', 'audit_command', 'review_list', 'review_show', 'review_decide',
-           'trace_command', 'features', 'StreamDisplay', 'stream', 'backfill', 'train', 'settings_command']
+__all__ = ['app', 'review_app', 'rollback_app', 'console', 'main', 'Display', 'run', 'report_to_person', 'serve', 'stop',
+           'models', 'rollback_model', 'audit_command', 'review_list', 'review_show', 'review_decide', 'trace_command',
+           'features', 'StreamDisplay', 'stream', 'backfill', 'train', 'settings_command']
 
 # %% ../nbs/18_cli.ipynb #5acbbe38
 app = typer.Typer(
@@ -70,33 +61,8 @@ console = Console(
 )
 
 
-def _expected() -> tuple[type[Exception], ...]:
-    "Mistakes of the user's, of the modules that were loaded so far."
-    names = dict(
-        etl="SourceError",
-        events="ContractError",
-        review="ReviewError",
-        registry="RegistryError",
-        release="ReleaseError",
-        online="StateError",
-        stream="StreamError",
-        models="ModelError",
-        eventlog="LogError",
-        policy="PolicyError",
-        backfill="BackfillError",
-    )
-    # What the machine refuses (OSError), and a use case that cannot be loaded, are no mistakes of the kit's either.
-    return (
-        SettingsError,
-        PipelineError,
-        ImportError,
-        OSError,
-        *(
-            getattr(sys.modules[f"mlkit.{m}"], c)
-            for m, c in names.items()
-            if f"mlkit.{m}" in sys.modules
-        ),
-    )
+# What the machine refuses, or a use case that cannot be loaded, is no mistake of the kit's either.
+_EXPECTED = (UserError, ImportError, OSError)
 
 
 def main() -> None:
@@ -107,7 +73,7 @@ def main() -> None:
         Console(stderr=True, highlight=False).print(f"[red]{_escape(str(e))}[/]")
         sys.exit(1)
     except Exception as e:
-        if not isinstance(e, _expected()) or os.environ.get("MLKIT_DEBUG"):
+        if not isinstance(e, _EXPECTED) or os.environ.get("MLKIT_DEBUG"):
             raise
         Console(stderr=True, highlight=False).print(f"[red]{_escape(str(e))}[/]")
         sys.exit(2)
@@ -118,64 +84,11 @@ def _escape(text: str) -> str:
 
     return escape(text)
 
-# %% ../nbs/18_cli.ipynb #49b69b5a
-@contextmanager
-def _only_one(workspace: Workspace) -> Iterator[None]:
-    "Hold the workspace's run lock."
-    with open(workspace / "run.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise PipelineError(
-                f"another run is working in workspace {workspace.name!r}; wait for it, or use another workspace (MLKIT_WORKSPACE)."
-            ) from None
-        yield
-
-
-def workspace_name(parameters: dict[str, Any], steps: list[Step]) -> str:
-    "A source has a workspace of its own: the file's name, or the simulator with what differs from its defaults."
-    source = parameters.get("source", "simulator")
-    if source != "simulator":
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem).strip("-.") or "source"
-    defaults = {p.name: p.default for s in steps for p in s.parameters}
-    made = {
-        k: str(parameters[k])
-        for k in ("customers", "terminals", "days", "seed", "drift")
-        if k in parameters and str(parameters[k]) != str(defaults.get(k))
-    }
-    return "simulator" + (f"-{digest(made)[:6]}" if made else "")
-
-# %% ../nbs/18_cli.ipynb #c20d6d32
-def _outside(settings: Settings, workspace: Workspace) -> Callable[[str, dict[str, Any]], str]:
-    "Fingerprints of what steps read from outside."
-
-    def answer(name: str, parameters: dict[str, Any]) -> str:
-        path = workspace / "steps" / "01_ingest.json"
-        ingested = json.loads(path.read_text())["result"] if path.exists() else None
-        if name == "source":
-            source = parameters.get("source") or (ingested or {}).get("source", "simulator")
-            if source == "simulator":
-                return "simulator"
-            from mlkit.etl import source_hash
-
-            return source_hash(settings.root / source)
-        if ingested is None:
-            return "missing"
-        from mlkit.etl import Logs
-        from mlkit.eventlog import fingerprint
-        from mlkit.usecase import load_usecase
-
-        until = datetime.fromisoformat(ingested["cut"]) if name == "history" else None
-        logs = Logs(workspace.path)
-        return digest([fingerprint(logs[s], until) for s in load_usecase(settings.usecase).streams])
-
-    return answer
-
 # %% ../nbs/18_cli.ipynb #ca411491
 class Display(Watcher):
     "Live progress of a run."
 
-    def __init__(self, steps: list[Step]):
+    def __init__(self, steps: Sequence[Step]):
         self.rows = {s.name: [s.title, "", ""] for s in steps}
         self.live = (
             Live(get_renderable=self.table, console=console, refresh_per_second=4, transient=False)
@@ -271,146 +184,77 @@ def run(
 
         mlkit run --advance
     """
+    from mlkit.usecase import load_usecase
+
     settings = load_settings()
-    steps = load_pipeline(settings.root / "pipelines")
-    workspace, parameters = _prepare(settings, steps, source, p, advance)
-    checked = check_parameters(steps, parameters)
-    outside = _outside(settings, workspace)
+    prepared = prepare(settings, load_usecase(settings.usecase), source, p, advance)
+    selection = Selection(force, start, tuple(only))
     if dry_run:
-        return _show_plan(plan(steps, checked, settings, workspace, outside, force, start, only))
-    with _only_one(workspace):
-        activate(settings, workspace.name)
-        replace_text(workspace / "parameters.json", json.dumps(parameters))
-        run_dir = settings.runs / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-        began = time.monotonic()
-        if any(
-            why for _, why in plan(steps, checked, settings, workspace, outside, force, start, only)
-        ):
-            run_dir.mkdir(parents=True)
-            with Display(steps) as display:
-                run_steps(
-                    steps,
-                    checked,
-                    settings,
-                    workspace,
-                    run_dir,
-                    outside,
-                    force,
-                    start,
-                    only,
-                    display,
-                )
-            _conclude(steps, workspace, run_dir, settings)
-        else:
-            console.print(
-                f"everything is up to date in workspace {workspace.name} ({time.monotonic() - began:.1f} s)"
-            )
-    report_to_person(settings)
+        return _show_preview(preview(prepared.pipeline, selection))
+    with only_one(prepared.workspace):
+        _run(settings, prepared, selection)
+    report_to_person(settings, prepared.workspace)
+
+
+def _run(settings: Settings, prepared: Prepared, selection: Selection) -> None:
+    "Run what must run, watched, and conclude."
+    workspace, pipeline = prepared.workspace, prepared.pipeline
+    began = time.monotonic()
+    activate(settings, workspace.name)
+    remember(workspace, prepared.given)
+    if not any(status.why for status in preview(pipeline, selection)):
+        seconds = time.monotonic() - began
+        return console.print(
+            f"everything is up to date in workspace {workspace.name} ({seconds:.1f} s)"
+        )
+    run_dir = settings.runs / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    run_dir.mkdir(parents=True)
+    with Display(pipeline.steps) as display:
+        run_steps(pipeline, selection, settings.root, run_dir, display)
+    _conclude(pipeline.steps, workspace, run_dir, settings)
 
 # %% ../nbs/18_cli.ipynb #f3ddeb55
-def _prepare(
-    settings: Settings, steps: list[Step], source: str | None, pairs: list[str], advance: bool
-) -> tuple[Workspace, dict[str, Any]]:
-    "The workspace to work in, and the run's parameters: those given now over those it was last run with."
-    given = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise PipelineError(f"-p {pair}: write name=value.")
-        given[name] = value
-    if source is not None:
-        given["source"] = source
-    if given.get("source", "simulator") != "simulator":
-        given["source"] = _found(given["source"])
-    renamed = {"source", "customers", "terminals", "days", "seed", "drift"} & set(given)
-    try:
-        workspace = active_workspace(settings)
-    except SettingsError:
-        workspace = Workspace(settings.home, "simulator")
-    known = workspace / "parameters.json"
-    last = json.loads(known.read_text()) if known.exists() else {}
-    if renamed and not settings.workspace:
-        named = workspace_name({**({} if "source" in given else last), **given}, steps)
-        if named != workspace.name:
-            workspace = Workspace(settings.home, named)
-            last = (
-                json.loads((workspace / "parameters.json").read_text())
-                if (workspace / "parameters.json").exists()
-                else {}
-            )
-    check_parameters(steps, given)
-    if (
-        not (workspace / "parameters.json").exists()
-        and "source" not in given
-        and (workspace / "log").exists()
-    ):
-        raise PipelineError(
-            f"workspace {workspace.name!r} holds events that did not come from a run (from `mlkit stream`, perhaps), and the simulator's must not come among them: name what is to be taken in, with --source (a file, or simulator if that is meant), or another workspace (MLKIT_WORKSPACE)."
-        )
-    workspace.create()
-    parameters = {**last, **given}
-    if advance:
-        parameters["cut"] = _next_cut(workspace)
-    return workspace, parameters
-
-
-def _found(source: str) -> str:
-    "A source relative to where the command was called, as an absolute path; raises where there is no such file."
-    from mlkit.etl import source_files
-
-    here = Path.cwd() / Path(source).expanduser()
-    source_files(here)
-    return os.path.abspath(here)
-
-
-def _next_cut(workspace: Workspace) -> str:
-    "The end of the period that was served last."
-    path = workspace / "steps" / "07_serve.json"
-    if not path.exists():
-        raise PipelineError(
-            "--advance moves on from a served period, and none was served yet; run without it first."
-        )
-    return json.loads(path.read_text())["result"]["end"][:10]
-
-
-def _show_plan(planned: Iterator[tuple[Step, list[str]]]) -> None:
+def _show_preview(previewed: Iterable[Status]) -> None:
     "Print what would run."
     table = Table("step", "would run", "why", box=None, header_style="dim")
-    for step, why in planned:
-        table.add_row(
-            step.name,
-            "yes" if why else "[dim]no[/]",
-            _escape("; ".join(why)) or "[dim]up to date[/]",
-        )
+    for status in previewed:
+        reasons = _escape("; ".join(status.why))
+        would = "yes" if reasons else "[dim]no[/]"
+        table.add_row(status.step.name, would, reasons or "[dim]up to date[/]")
     console.print(table)
 
 # %% ../nbs/18_cli.ipynb #6274c555
-def _conclude(steps: list[Step], workspace: Workspace, run_dir: Path, settings: Settings) -> None:
-    "Complete `summary.json` and point `runs/latest` to this run."
+def _conclude(
+    steps: Sequence[Step], workspace: Workspace, run_dir: Path, settings: Settings
+) -> None:
+    "Complete `summary.json`, and point the workspace's `latest` and `runs/latest` to this run."
     path = run_dir / "summary.json"
     if not path.exists():
         return
     summary = json.loads(path.read_text())
-    memory = {
-        s.name: json.loads((workspace / "steps" / f"{s.name}.json").read_text()).get("peak_mb", 0)
-        for s in steps
-        if (workspace / "steps" / f"{s.name}.json").exists()
-    }
+    records = {s.name: Record.read(workspace, s.name) for s in steps}
+    memory = {name: r.peak_mb for name, r in records.items() if r}
     summary.update(
-        seconds=seconds_by_step(steps, workspace),
+        seconds={name: r.seconds for name, r in records.items() if r},
         peak_memory_mb=max(memory.values()),
         peak_memory_mb_by_step=memory,
     )
     replace_text(path, json.dumps(summary, indent=1))
-    link = settings.runs / ".latest"
-    link.unlink(missing_ok=True)
-    link.symlink_to(run_dir.name)
-    os.replace(link, settings.runs / "latest")
+    _point(settings.runs / "latest", Path(run_dir.name))
+    _point(workspace / "latest", run_dir)
+
+
+def _point(link: Path, target: Path) -> None:
+    "Let a link point to a run, at once."
+    part = link.with_name(f".{link.name}")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.replace(part, link)
 
 # %% ../nbs/18_cli.ipynb #f6a06add
-def report_to_person(settings: Settings) -> None:
-    "The figures of the latest run, and where to go from there."
-    path = settings.runs / "latest" / "summary.json"
+def report_to_person(settings: Settings, workspace: Workspace) -> None:
+    "The figures of the workspace's latest run, and where to go from there."
+    path = workspace / "latest" / "summary.json"
     if not path.exists():
         return
     s = json.loads(path.read_text())
@@ -430,7 +274,7 @@ def report_to_person(settings: Settings) -> None:
     )
     here = lambda p: os.path.relpath(p, Path.cwd())
     console.print(
-        f"\nreport   {here((settings.runs / 'latest').resolve() / 'report.html')}\nmlflow   mlflow ui --backend-store-uri sqlite:///{here(settings.home / s['workspace'] / 'mlflow.db')}\nservice  mlkit serve\ntrace    mlkit trace {s['example_decision']}\nreview   mlkit review list",
+        f"\nreport   {here((workspace / 'latest').resolve() / 'report.html')}\nmlflow   mlflow ui --backend-store-uri sqlite:///{here(workspace / 'mlflow.db')}\nservice  mlkit serve\ntrace    mlkit trace {s['example_decision']}\nreview   mlkit review list",
         soft_wrap=True,
     )
 

@@ -38,9 +38,6 @@ def simulator_parameters(
     usecase: UseCase,
 ) -> Sequence[Any]:  # each with `name`, `type`, `default`, `doc` and `read(value)`
     "What the use case's simulator can be told; empty where it has none."
-    if not hasattr(usecase, "simulator"):
-        names = dict(customers=1000, terminals=2000, days=120, seed=0, drift=0.0)
-        return [Parameter(n, type(v).__name__, v, "of the simulator") for n, v in names.items()]
     return usecase.simulator.parameters if usecase.simulator else ()
 
 
@@ -50,16 +47,13 @@ def simulated(
     text: str,  # the simulator's parameters as JSON; empty: its defaults
 ) -> Path:
     "The simulated source with these parameters; one that is there already is kept."
-    if not simulator_parameters(usecase):
+    if usecase.simulator is None:
         raise PipelineError(_no_simulator(usecase.name))
     given = json.loads(text or "{}")
-    if hasattr(usecase, "simulator"):
-        values = usecase.simulator.read(given)
-    else:
-        values = {p.name: p.default for p in simulator_parameters(usecase)} | given
+    values = usecase.simulator.read(given)
     path = folder / f"simulator-{digest(values)}.parquet"
     if not path.exists():
-        (getattr(usecase, "simulator", None) or usecase.simulate)(path, **values)
+        usecase.simulator(path, **values)
     return path
 
 
