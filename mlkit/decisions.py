@@ -5,11 +5,14 @@
 # %% ../nbs/11_decisions.ipynb #f0301685
 from __future__ import annotations
 
+import hashlib
+import importlib
 import os
 import secrets
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,8 +28,8 @@ from .requests import Online
 from .usecase import UseCase, check_policy, load_usecase
 
 # %% auto #0
-__all__ = ['ANSWER', 'DecisionLog', 'read_decisions', 'find_decision', 'Release', 'load_release', 'Evaluated', 'Engine', 'answer',
-           'answer_schema']
+__all__ = ['ANSWER', 'DecisionLog', 'read_decisions', 'find_decision', 'Release', 'folder_digest', 'load_release', 'Evaluated',
+           'Engine', 'answer', 'answer_schema']
 
 # %% ../nbs/11_decisions.ipynb #727a48e1
 class DecisionLog:
@@ -124,29 +127,52 @@ class Release:
             features=self.usecase.features.hash,
         )
 
+# %% ../nbs/11_decisions.ipynb #290a223f
+def folder_digest(folder: Path) -> str:
+    "Names the content of a folder's Python files; empty where there are none."
+    digest, files = hashlib.blake2b(digest_size=8), sorted(folder.rglob("*.py"))
+    for path in files:
+        name, content = str(path.relative_to(folder)).encode(), path.read_bytes()
+        digest.update(b"%d %d " % (len(name), len(content)) + name + content)
+    return digest.hexdigest() if files else ""
+
 
 def load_release(
-    folder: Path | str,  # with `manifest.json`, `model/`, `policy.json`
+    folder: Path | str,  # with `manifest.json`, `model/`, `policy.json`, perhaps `usecase/`
 ) -> Release:
-    "Read a release; refuses a model that was changed since, or trained on other definitions."
+    "Read a release. Refuses what was changed since, or does not fit together."
     folder = Path(folder)
     about = orjson.loads((folder / "manifest.json").read_bytes())
-    usecase = load_usecase(about["usecase"])
-    policy = load_policy(folder / "policy.json")
+    _check_digest(folder / "usecase", folder_digest, about.get("usecase_digest", ""))
+    _check_digest(folder / "model", model_digest, about["digest"])
+    usecase = _load_carried(folder / "usecase", about["usecase"])
+    model, policy = load_model(folder / "model"), load_policy(folder / "policy.json")
     check_policy(usecase, policy)
-    model = load_model(folder / "model")
-    digest, mine = model_digest(folder / "model"), usecase.features.hash
-    if digest != about["digest"]:
-        raise ContractError(
-            f"{folder}: the model's digest is {digest}, its manifest names {about['digest']}; "
-            "package it again."
-        )
-    if model.features_hash not in ("", mine):
+    if model.features_hash not in ("", usecase.features.hash):
         raise ContractError(
             f"{folder}: the model was trained on features {model.features_hash}, "
-            f"this code defines {mine}; package it with the code it was trained with."
+            f"this code defines {usecase.features.hash}; "
+            "package it with the code it was trained with."
         )
     return Release(model, policy, usecase, about)
+
+
+def _check_digest(part: Path, digest: Callable[[Path], str], packed: str) -> None:
+    "Was a part changed since it was packed?"
+    found = digest(part)
+    if found != packed:
+        raise ContractError(
+            f"{part}: its digest is {found!r}, the manifest names {packed!r}; package it again."
+        )
+
+
+def _load_carried(folder: Path, name: str) -> UseCase:
+    "The use case, from the release where it is carried."
+    where = str(folder.resolve())
+    if folder.is_dir() and where not in sys.path:
+        sys.path.insert(0, where)
+        importlib.invalidate_caches()
+    return load_usecase(name)
 
 # %% ../nbs/11_decisions.ipynb #ac6984dd
 @dataclass(frozen=True)

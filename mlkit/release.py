@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import http.client
+import importlib.util
 import json
 import os
 import shutil
@@ -25,34 +26,51 @@ from typing import Any
 
 import psutil
 
+from .decisions import folder_digest
 from .errors import UserError
 from .models import model_digest
 from .policy import Policy, save_policy
 from .registry import Registry
 from .settings import Settings, Workspace, replace_text
-from .usecase import UseCase
+from .usecase import UseCase, usecase_module
 
 # %% auto #0
-__all__ = ['ReleaseError', 'code_hash', 'write_release', 'environment', 'package', 'Running', 'running', 'check_port', 'get',
-           'serve_command', 'start', 'kill', 'stop', 'switch']
+__all__ = ['ReleaseError', 'usecase_files', 'code_hash', 'write_release', 'environment', 'package', 'Service', 'running', 'get',
+           'check_port', 'serve_command', 'start', 'kill', 'stop', 'switch']
 
-# %% ../nbs/13_release.ipynb #46206435
+# %% ../nbs/13_release.ipynb #42c79c92
 class ReleaseError(UserError, RuntimeError):
     "Packaging or serving failed; the message says what to do."
 
+# %% ../nbs/13_release.ipynb #46206435
+def usecase_files(
+    name: str,  # as in the settings
+) -> dict[str, Path]:  # path below the release's `usecase/` -> file
+    "The files of a use case outside the kit; none where it is one of the kit's."
+    top = usecase_module(name).partition(".")[0]
+    if top == "mlkit":
+        return {}
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        raise ReleaseError(f"there is no module {top!r}, where the use case {name!r} should be.")
+    if spec.submodule_search_locations is None:
+        found = Path(str(spec.origin))
+        return {found.name: found}
+    files: dict[str, Path] = {}
+    for folder in map(Path, spec.submodule_search_locations):
+        for path in sorted(folder.rglob("*.py")):
+            files.setdefault(f"{top}/{path.relative_to(folder)}", path)
+    return files
 
+# %% ../nbs/13_release.ipynb #f254e11e
 def code_hash(
     root: Path,  # the project
 ) -> str:
     "Names the content of the code and the lock that a bento carries."
     digest = hashlib.blake2b(digest_size=8)
-    for path in [
-        *sorted((root / "mlkit").rglob("*.py")),
-        root / "requirements-serving.txt",
-        root / "bentofile.yaml",
-    ]:
-        if path.name != "_modidx.py":
-            digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    sources = [p for p in sorted((root / "mlkit").rglob("*.py")) if p.name != "_modidx.py"]
+    for path in [*sources, root / "requirements-serving.txt", root / "bentofile.yaml"]:
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -64,40 +82,60 @@ def write_release(
     code: str,  # `code_hash`
 ) -> dict[str, Any]:  # the manifest
     "Lay out what decides."
-    digest = model_digest(model)
-    tag = hashlib.blake2b(
-        f"{digest}{policy.hash}{code}{about.get('model_version')}".encode(), digest_size=8
-    ).hexdigest()
-    manifest = dict(about, digest=digest, policy=policy.hash, code=code, tag=tag)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     shutil.copytree(model, part / "model")
     save_policy(policy, part / "policy.json")
+    _carry(usecase_files(about["usecase"]), part / "usecase")
+    digests = dict(
+        digest=model_digest(model),
+        policy=policy.hash,
+        code=code,
+        usecase_digest=folder_digest(part / "usecase"),
+    )
+    named = json.dumps([digests, about.get("model_version")], sort_keys=True).encode()
+    tag = hashlib.blake2b(named, digest_size=8).hexdigest()
+    manifest = dict(about, **digests, tag=tag)
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
     return manifest
 
 
+def _carry(files: dict[str, Path], folder: Path) -> None:
+    "Copy a use case's files."
+    for name, path in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+
+# %% ../nbs/13_release.ipynb #563ec297
 def environment(workspace: Workspace, **more: str) -> dict[str, str]:
     "The environment in which BentoML is called: its store in the workspace, no telemetry."
-    return {
-        **os.environ,
-        "BENTOML_HOME": str(workspace / "bentoml"),
-        "BENTOML_DO_NOT_TRACK": "true",
-        "DO_NOT_TRACK": "true",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        **more,
-    }
+    own = dict(
+        BENTOML_HOME=str(workspace / "bentoml"),
+        BENTOML_DO_NOT_TRACK="true",
+        DO_NOT_TRACK="true",
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    )
+    return {**os.environ, **own, **more}
 
-# %% ../nbs/13_release.ipynb #ab7036e0
+
 @contextmanager
 def _packing(root: Path) -> Iterator[None]:
-    "One at a time: `release/` is what `bentoml build` takes."
+    "One at a time."
     with open(root / ".release.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _build(root: Path, workspace: Workspace, tag: str) -> None:
+    "Call BentoML on the project. Raises `ReleaseError` with the end of what it wrote."
+    command = [sys.executable, "-m", "bentoml", "build", "--version", tag, "."]
+    done = subprocess.run(
+        command, cwd=root, env=environment(workspace), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
 
 
 def package(
@@ -111,41 +149,30 @@ def package(
     chosen = version if version is not None else registry.holder("champion")
     if chosen is None:
         raise ReleaseError("there is no champion to package; promote a model first.")
-    about = dict(
-        name=usecase.name,
-        usecase=settings.usecase,
-        model_version=chosen,
-        run=registry.run_of(chosen),
-    )
+    run, model = registry.run_of(chosen), registry.folder_of(chosen)
+    about = dict(name=usecase.name, usecase=settings.usecase, model_version=chosen, run=run)
+    bentos = workspace / "bentoml" / "bentos" / "mlkit"
     (workspace / "bentoml").mkdir(parents=True, exist_ok=True)
-    with _packing(settings.root):
-        manifest = write_release(
-            settings.root / "release",
-            registry.folder_of(chosen),
-            usecase.policy,
-            about,
-            code_hash(settings.root),
-        )
-        if not (workspace / "bentoml" / "bentos" / "mlkit" / manifest["tag"]).exists():
-            done = subprocess.run(
-                [sys.executable, "-m", "bentoml", "build", "--version", manifest["tag"], "."],
-                cwd=settings.root,
-                env=environment(workspace),
-                capture_output=True,
-                text=True,
-            )
-            if done.returncode:
-                raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
-    bento = workspace / "bentoml" / "bentos" / "mlkit" / manifest["tag"]
-    if json.loads((bento / "src" / "release" / "manifest.json").read_text()) != manifest:
+    root = settings.root
+    with _packing(root):
+        manifest = write_release(root / "release", model, usecase.policy, about, code_hash(root))
+        if not (bentos / manifest["tag"]).exists():
+            _build(root, workspace, manifest["tag"])
+    _check_bento(bentos / manifest["tag"], manifest)
+    return dict(manifest, bento=f"mlkit:{manifest['tag']}")
+
+
+def _check_bento(bento: Path, manifest: dict[str, Any]) -> None:
+    "It holds what was laid out."
+    packed = bento / "src" / "release" / "manifest.json"
+    if json.loads(packed.read_text()) != manifest:
         raise ReleaseError(
             f"the bento at {bento} does not hold this release; delete it and package again."
         )
-    return dict(manifest, bento=f"mlkit:{manifest['tag']}")
 
-# %% ../nbs/13_release.ipynb #ec4d1c21
+# %% ../nbs/13_release.ipynb #25a08883
 @dataclass(frozen=True)
-class Running:
+class Service:
     "A service that was started."
 
     pid: int
@@ -157,38 +184,26 @@ class Running:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
+    @property
+    def alive(self) -> bool:
+        "Does its process exist?"
+        try:
+            os.kill(self.pid, 0)
+        except OSError:
+            return False
+        return True
 
-def running(workspace: Workspace) -> Running | None:  # None where none was started, or it is gone
+
+def running(workspace: Workspace) -> Service | None:  # None where none was started, or it is gone
     "The workspace's service."
     path = workspace / "service.json"
     if not path.exists():
         return None
-    service = Running(**json.loads(path.read_text()))
-    try:
-        os.kill(service.pid, 0)
-    except OSError:
-        return None
-    return service
+    service = Service(**json.loads(path.read_text()))
+    return service if service.alive else None
 
 
-def check_port(host: str, port: int) -> None:
-    "Raise a clear error where the port is taken or not allowed."
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            s.bind((host, port))
-        except OSError as e:
-            why = (
-                "is in use by another program"
-                if e.errno == errno.EADDRINUSE
-                else f"cannot be used ({e.strerror})"
-            )
-            raise ReleaseError(
-                f"port {port} on {host} {why}. Free it, or choose another with MLKIT_PORT or `port` in settings.ini."
-            ) from None
-
-# %% ../nbs/13_release.ipynb #0995a1dd
-def get(service: Running, path: str, timeout: float = 5) -> tuple[int, bytes]:
+def get(service: Service, path: str, timeout: float = 5) -> tuple[int, bytes]:
     "One GET; status 0 where nobody answers."
     connection = http.client.HTTPConnection(service.host, service.port, timeout=timeout)
     try:
@@ -200,9 +215,26 @@ def get(service: Running, path: str, timeout: float = 5) -> tuple[int, bytes]:
     finally:
         connection.close()
 
+# %% ../nbs/13_release.ipynb #ec4d1c21
+def check_port(host: str, port: int) -> None:
+    "Raise `ReleaseError` where the port is taken or not allowed."
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError as e:
+            taken = e.errno == errno.EADDRINUSE
+            why = "is in use by another program" if taken else f"cannot be used ({e.strerror})"
+            raise ReleaseError(
+                f"port {port} on {host} {why}. "
+                "Free it, or choose another with MLKIT_PORT or `port` in settings.ini."
+            ) from None
 
+# %% ../nbs/13_release.ipynb #ca0c311c
 def serve_command(
-    workspace: Workspace, settings: Settings, bento: str
+    workspace: Workspace,
+    settings: Settings,
+    bento: str,  # tag, as `package` returns it
 ) -> tuple[list[str], dict[str, str]]:
     "The command and environment that run a bento on this workspace."
     env = environment(
@@ -213,55 +245,49 @@ def serve_command(
         OMP_NUM_THREADS="1",
         POLARS_MAX_THREADS="1",
     )
-    return [
-        sys.executable,
-        "-m",
-        "bentoml",
-        "serve",
-        bento,
-        "--host",
-        settings.host,
-        "--port",
-        str(settings.port),
-    ], env
+    address = ["--host", settings.host, "--port", str(settings.port)]
+    return [sys.executable, "-m", "bentoml", "serve", bento, *address], env
 
 
 def start(
     settings: Settings,
     workspace: Workspace,
-    bento: str,  # tag, as `package` returns it
+    bento: str,
     wait: float = 60.0,  # seconds to wait until it is ready
-) -> Running:
+) -> Service:
     "Start the service and wait until it is ready."
     check_port(settings.host, settings.port)
     command, env = serve_command(workspace, settings, bento)
-    (workspace / "logs").mkdir(parents=True, exist_ok=True)
-    log = open(workspace / "logs" / "service.log", "ab")
-    process = subprocess.Popen(
-        command, env=env, cwd=workspace.path, stdout=log, stderr=log, start_new_session=True
-    )
-    service = Running(process.pid, bento, settings.host, settings.port)
-    deadline = time.monotonic() + wait
-    while get(service, "/readyz", 2)[0] != 200:
-        if process.poll() is not None or time.monotonic() > deadline:
-            ended = process.poll() is not None
-            kill(service)
-            tail = (workspace / "logs" / "service.log").read_text(errors="replace")[-1500:]
-            raise ReleaseError(
-                f"the service {'ended' if ended else f'was not ready within {wait:g} s'}; the end of {workspace / 'logs' / 'service.log'}:\n{tail}"
-            )
-        time.sleep(0.1)
+    log = workspace / "logs" / "service.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as out:
+        process = subprocess.Popen(
+            command, env=env, cwd=workspace.path, stdout=out, stderr=out, start_new_session=True
+        )
+    service = Service(process.pid, bento, settings.host, settings.port)
+    _await_ready(service, process, log, wait)
     replace_text(workspace / "service.json", json.dumps(asdict(service)))
     return service
 
+
+def _await_ready(service: Service, process: subprocess.Popen, log: Path, wait: float) -> None:
+    "Wait; a service that ends, or is not ready in time, is cleared away and its log shown."
+    deadline = time.monotonic() + wait
+    while get(service, "/readyz", 2)[0] != 200:
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            kill(service)
+            why = "ended" if ended else f"was not ready within {wait:g} s"
+            tail = log.read_text(errors="replace")[-1500:]
+            raise ReleaseError(f"the service {why}; the end of {log}:\n{tail}")
+        time.sleep(0.1)
+
 # %% ../nbs/13_release.ipynb #57874491
-def kill(service: Running) -> None:
-    "End a service and its workers at once, without mercy; BentoML's workers are in process groups of their own."
+def kill(service: Service) -> None:
+    "End a service and its workers at once; the workers are in process groups of their own."
     try:
-        family = [
-            *psutil.Process(service.pid).children(recursive=True),
-            psutil.Process(service.pid),
-        ]
+        parent = psutil.Process(service.pid)
+        family = [*parent.children(recursive=True), parent]
     except psutil.NoSuchProcess:
         return
     for process in family:
@@ -284,21 +310,23 @@ def stop(
     os.kill(service.pid, signal.SIGTERM)
     deadline = time.monotonic() + wait
     while time.monotonic() < deadline:
-        try:
-            if os.waitpid(service.pid, os.WNOHANG)[0]:
-                return True
-        except ChildProcessError:
-            try:
-                os.kill(service.pid, 0)
-            except OSError:
-                return True
+        if _ended(service):
+            return True
         time.sleep(0.05)
     kill(service)
     return True
 
+
+def _ended(service: Service) -> bool:
+    "Is the process gone? One of our own children is collected."
+    try:
+        return os.waitpid(service.pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return not service.alive
+
 # %% ../nbs/13_release.ipynb #19586d0c
-def switch(settings: Settings, workspace: Workspace, bento: str) -> Running:
-    "Put another bento in the place of the running one; where that fails, the old one is started again."
+def switch(settings: Settings, workspace: Workspace, bento: str) -> Service:
+    "Put another bento in the running one's place; where that fails, the old one is restarted."
     before = running(workspace)
     stop(workspace)
     try:

@@ -21,7 +21,7 @@ from mlkit.online import apply, state_folder
 from mlkit.registry import Registry, promote, rollback
 from mlkit.release import (
     ReleaseError,
-    Running,
+    Service,
     check_port,
     environment,
     get,
@@ -92,7 +92,7 @@ class Served:
             self.promote(model)
         load_lmdb(usecase.features, state_folder(self.workspace.path, usecase.features), self.logs)
         self.bento = package(self.settings, self.workspace, usecase, self.registry)["bento"]
-        self.service: Running = start(self.settings, self.workspace, self.bento)
+        self.service: Service = start(self.settings, self.workspace, self.bento)
 
     def promote(self, model) -> None:
         client = self.registry.client
@@ -385,7 +385,7 @@ def test_without_state_the_service_is_not_ready_but_every_request_goes_to_a_huma
         start_new_session=True,
     )
     try:
-        there = Running(process.pid, served.bento, "127.0.0.1", port)
+        there = Service(process.pid, served.bento, "127.0.0.1", port)
         deadline = time.monotonic() + 60
         while get(there, "/livez", 1)[0] != 200 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -400,7 +400,7 @@ def test_without_state_the_service_is_not_ready_but_every_request_goes_to_a_huma
         )
         assert get(there, "/readyz")[0] != 200
     finally:
-        kill(Running(process.pid, served.bento, "127.0.0.1", port))
+        kill(Service(process.pid, served.bento, "127.0.0.1", port))
         process.wait()
 
 
@@ -422,7 +422,7 @@ def test_with_a_token_nobody_is_answered_without_it(served):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    there = Running(process.pid, served.bento, "127.0.0.1", port)
+    there = Service(process.pid, served.bento, "127.0.0.1", port)
     try:
         deadline = time.monotonic() + 60
         while get(there, "/readyz", 1)[0] != 200 and time.monotonic() < deadline:
