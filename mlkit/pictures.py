@@ -172,6 +172,8 @@ def picture_latency(ms: np.ndarray) -> Picture:
     name, title = "latency", "Latency over HTTP, one client"
     if not ms.size:
         return _nothing(name, title, "no requests")
+    from matplotlib.ticker import LogLocator
+
     figure, ax = _axes(title, "milliseconds", "share of requests at most this slow")
     ordered = np.sort(ms)
     drawn = np.linspace(0, ms.size - 1, min(ms.size, 800)).astype(int)
@@ -181,5 +183,7 @@ def picture_latency(ms: np.ndarray) -> Picture:
         ax.axvline(value, color="0.6", lw=1, ls=":")
         ax.annotate(f"p{q} {value:.1f}", (value, height), fontsize=8)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
     return _picture(name, figure)

@@ -20,7 +20,7 @@ from .eventlog import scan
 from .events import Stream, accept
 from .frames import offline
 from .models import Model, load_model, model_digest, row
-from .monitoring import compare
+from .parity import compare
 from .policy import Policy, load_policy, route
 from .usecase import UseCase
 

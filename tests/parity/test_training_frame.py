@@ -6,7 +6,7 @@ import polars as pl
 
 from mlkit.etl import to_events
 from mlkit.frames import offline
-from mlkit.monitoring import compare
+from mlkit.parity import compare
 from mlkit.training import folds, test_frame, training_frame
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
 from mlkit.usecases.simulator import simulate

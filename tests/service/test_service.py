@@ -16,8 +16,8 @@ from mlkit.etl import Logs, land
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.models import Constant, save_model
-from mlkit.monitoring import compare
 from mlkit.online import apply, state_folder
+from mlkit.parity import compare
 from mlkit.registry import Registry, promote, rollback
 from mlkit.release import (
     ReleaseError,
