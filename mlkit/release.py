@@ -9,7 +9,6 @@ import errno
 import fcntl
 import hashlib
 import http.client
-import importlib.util
 import json
 import os
 import shutil
@@ -30,9 +29,10 @@ from .decisions import folder_digest
 from .errors import UserError
 from .models import model_digest
 from .policy import Policy, save_policy
+from .project import code_files, project_file
 from .registry import Registry
 from .settings import Settings, Workspace, replace_text
-from .usecase import UseCase, usecase_module
+from .usecase import UseCase
 
 # %% auto #0
 __all__ = ['ReleaseError', 'usecase_files', 'code_hash', 'write_release', 'environment', 'package', 'Service', 'running', 'get',
@@ -43,37 +43,28 @@ class ReleaseError(UserError, RuntimeError):
     "Packaging or serving failed; the message says what to do."
 
 # %% ../nbs/13_release.ipynb #46206435
+_PROJECT = ("bentofile.yaml", "requirements-serving.txt")
+
+
 def usecase_files(
-    name: str,  # as in the settings
+    usecase: str,  # as in the settings
 ) -> dict[str, Path]:  # path below the release's `usecase/` -> file
     "The files of a use case outside the kit; none where it is one of the kit's."
-    top = usecase_module(name).partition(".")[0]
-    if top == "mlkit":
-        return {}
-    spec = importlib.util.find_spec(top)
-    if spec is None:
-        raise ReleaseError(f"there is no module {top!r}, where the use case {name!r} should be.")
-    if spec.submodule_search_locations is None:
-        found = Path(str(spec.origin))
-        return {found.name: found}
-    files: dict[str, Path] = {}
-    for folder in map(Path, spec.submodule_search_locations):
-        for path in sorted(folder.rglob("*.py")):
-            files.setdefault(f"{top}/{path.relative_to(folder)}", path)
-    return files
+    return {n: p for n, p in code_files(usecase).items() if not n.startswith("mlkit/")}
 
-# %% ../nbs/13_release.ipynb #f254e11e
+
 def code_hash(
     root: Path,  # the project
+    usecase: str,  # as in the settings
 ) -> str:
     "Names the content of the code and the lock that a bento carries."
     digest = hashlib.blake2b(digest_size=8)
-    sources = [p for p in sorted((root / "mlkit").rglob("*.py")) if p.name != "_modidx.py"]
-    for path in [*sources, root / "requirements-serving.txt", root / "bentofile.yaml"]:
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    files = code_files(usecase) | {n: project_file(root, n) for n in _PROJECT}
+    for name, path in files.items():
+        digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
 
-
+# %% ../nbs/13_release.ipynb #f254e11e
 def write_release(
     folder: Path,  # replaced as a whole
     model: Path,  # the model's folder
@@ -86,7 +77,7 @@ def write_release(
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(model, part / "model")
     save_policy(policy, part / "policy.json")
-    _carry(usecase_files(about["usecase"]), part / "usecase")
+    _copy(usecase_files(about["usecase"]), part / "usecase")
     digests = dict(
         digest=model_digest(model),
         policy=policy.hash,
@@ -102,8 +93,8 @@ def write_release(
     return manifest
 
 
-def _carry(files: dict[str, Path], folder: Path) -> None:
-    "Copy a use case's files."
+def _copy(files: dict[str, Path], folder: Path) -> None:
+    "Copy files to their places below a folder."
     for name, path in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
@@ -121,19 +112,28 @@ def environment(workspace: Workspace, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def _packing(root: Path) -> Iterator[None]:
-    "One at a time."
-    with open(root / ".release.lock", "w") as lock:
+def _packing(workspace: Workspace) -> Iterator[Path]:
+    "One at a time: an empty folder to build from."
+    home = workspace / "bentoml"
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        folder = home / "context"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
 
 
-def _build(root: Path, workspace: Workspace, tag: str) -> None:
-    "Call BentoML on the project. Raises `ReleaseError` with the end of what it wrote."
+def _build(settings: Settings, workspace: Workspace, folder: Path, tag: str) -> None:
+    "Call BentoML on a folder that holds the release. Raises `ReleaseError` with what it wrote."
+    root = settings.root
+    files = code_files("") | {n: project_file(root, n) for n in _PROJECT}
+    if (root / "settings.ini").is_file():
+        files["settings.ini"] = root / "settings.ini"
+    _copy(files, folder)
     command = [sys.executable, "-m", "bentoml", "build", "--version", tag, "."]
-    done = subprocess.run(
-        command, cwd=root, env=environment(workspace), capture_output=True, text=True
-    )
+    env = environment(workspace)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
         raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
 
@@ -151,13 +151,12 @@ def package(
         raise ReleaseError("there is no champion to package; promote a model first.")
     run, model = registry.run_of(chosen), registry.folder_of(chosen)
     about = dict(name=usecase.name, usecase=settings.usecase, model_version=chosen, run=run)
+    code = code_hash(settings.root, settings.usecase)
     bentos = workspace / "bentoml" / "bentos" / "mlkit"
-    (workspace / "bentoml").mkdir(parents=True, exist_ok=True)
-    root = settings.root
-    with _packing(root):
-        manifest = write_release(root / "release", model, usecase.policy, about, code_hash(root))
+    with _packing(workspace) as folder:
+        manifest = write_release(folder / "release", model, usecase.policy, about, code)
         if not (bentos / manifest["tag"]).exists():
-            _build(root, workspace, manifest["tag"])
+            _build(settings, workspace, folder, manifest["tag"])
     _check_bento(bentos / manifest["tag"], manifest)
     return dict(manifest, bento=f"mlkit:{manifest['tag']}")
 

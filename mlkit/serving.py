@@ -157,7 +157,7 @@ def create_app(engine: Engine, max_body_kb: int = 64) -> FastAPI:
     usecase = release.usecase
     app = FastAPI(
         title=f"{usecase.name} decisions",
-        version=str(release.about.get("tag", "")),
+        version=str(release.about.get("tag") or "untagged"),
         description="Risk-based decisions: where a request goes, why, and which versions said so.",
     )
     app.state.engine = engine
