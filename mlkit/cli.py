@@ -7,196 +7,93 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.tree import Tree
 
-from .errors import UserError
-from .pipeline import Record, Selection, Status, StepFailed, Watcher, preview
-from .pipeline import run as run_steps
-from .runs import Prepared, only_one, prepare, remember
-from mlkit.settings import (
-    Settings,
-    SettingsError,
-    Workspace,
-    activate,
-    active_workspace,
-    load_settings,
-    replace_text,
+from . import commands_cases, commands_data, commands_service
+from .commands_data import cluster_address
+from mlkit.display import (
+    RunDisplay,
+    console,
+    escape,
+    next_steps,
+    parameters_table,
+    preview_table,
+    show_figures,
 )
-from .steps import PipelineError, Step
+from .errors import UserError
+from .pipeline import Record, Selection, StepFailed, preview
+from .pipeline import run as run_steps
+from .project import project_file
+from .runs import Prepared, only_one, prepare, remember, simulator_parameters
+from .settings import Settings, Workspace, activate, load_settings, replace_text
+from .steps import Step, load_pipeline
+from .usecase import load_usecase
+from .views import settings_table
 
 # %% auto #0
-__all__ = ['app', 'review_app', 'rollback_app', 'console', 'main', 'Display', 'run', 'report_to_person', 'serve', 'stop',
-           'models', 'rollback_model', 'audit_command', 'review_list', 'review_show', 'review_decide', 'trace_command',
-           'features', 'StreamDisplay', 'stream', 'backfill', 'train', 'settings_command']
+__all__ = ['app', 'Parameters', 'conclude', 'show_latest', 'run', 'train', 'settings', 'exit_code', 'main']
 
-# %% ../nbs/18_cli.ipynb #5acbbe38
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    help="From raw events to a served, traceable decision.\n\nStart with `mlkit run`; then look at `mlkit review list`, `mlkit trace`, `mlkit models`.",
-)
-review_app = typer.Typer(no_args_is_help=True, help="The queue of cases that a human decides.")
-rollback_app = typer.Typer(
-    no_args_is_help=True, help="Go back to an earlier version; says who did it and why."
-)
-app.add_typer(review_app, name="review")
-app.add_typer(rollback_app, name="rollback")
-console = Console(
-    highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-)
+# %% ../nbs/18_cli.ipynb #c39f183e
+def _point(
+    link: Path,
+    target: Path,
+) -> None:
+    "Let a link point to a run, at once."
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    part.symlink_to(target)
+    os.replace(part, link)
 
 
-# What the machine refuses, or a use case that cannot be loaded, is no mistake of the kit's either.
-_EXPECTED = (UserError, ImportError, OSError)
+def conclude(
+    steps: Sequence[Step],
+    settings: Settings,
+    workspace: Workspace,
+    run_dir: Path,
+) -> None:
+    "Complete the summary of a run, where it got so far, and link to it."
+    path = run_dir / "summary.json"
+    if not path.exists():
+        return
+    records = {step.name: Record.read(workspace, step.name) for step in steps}
+    finished = {name: record for name, record in records.items() if record}
+    memory = {name: record.peak_mb for name, record in finished.items()}
+    summary = json.loads(path.read_text())
+    summary["seconds"] = {name: record.seconds for name, record in finished.items()}
+    summary["peak_memory_mb"] = max(memory.values())
+    summary["peak_memory_mb_by_step"] = memory
+    replace_text(path, json.dumps(summary, indent=1))
+    _point(settings.runs / "latest", Path(run_dir.name))
+    _point(workspace / "latest", run_dir)
 
 
-def main() -> None:
-    "Entry point: expected errors become a line and an exit code; MLKIT_DEBUG=1 shows where they come from."
-    try:
-        app()
-    except StepFailed as e:
-        Console(stderr=True, highlight=False).print(f"[red]{_escape(str(e))}[/]")
-        sys.exit(1)
-    except Exception as e:
-        if not isinstance(e, _EXPECTED) or os.environ.get("MLKIT_DEBUG"):
-            raise
-        Console(stderr=True, highlight=False).print(f"[red]{_escape(str(e))}[/]")
-        sys.exit(2)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def show_latest(
+    workspace: Workspace,
+) -> None:
+    "The figures of the workspace's latest run, and where to go from there."
+    path = workspace / "latest" / "summary.json"
+    if not path.exists():
+        return
+    summary = json.loads(path.read_text())
+    show_figures(summary)
+    console.print()
+    for name, where in next_steps(workspace, summary["example_decision"]):
+        console.print(f"{name:<8} {where}", soft_wrap=True)
 
 # %% ../nbs/18_cli.ipynb #ca411491
-class Display(Watcher):
-    "Live progress of a run."
-
-    def __init__(self, steps: Sequence[Step]):
-        self.rows = {s.name: [s.title, "", ""] for s in steps}
-        self.live = (
-            Live(get_renderable=self.table, console=console, refresh_per_second=4, transient=False)
-            if console.is_terminal
-            else None
-        )
-        self.started: dict[str, float] = {}
-
-    def table(self) -> Table:
-        table = Table("step", "", "time", "", box=None, header_style="dim")
-        for name, (title, state, text) in self.rows.items():
-            seconds = (
-                f"{time.monotonic() - self.started[name]:.0f} s"
-                if state == "…"
-                else state
-                if state.endswith("s")
-                else ""
-            )
-            mark = {"…": "[yellow]●[/]", "same": "[dim]=[/]", "": "[dim]·[/]"}.get(
-                state, "[green]✓[/]"
-            )
-            table.add_row(f"{mark} {name}", f"[dim]{title}[/]", seconds, _escape(text))
-        return table
-
-    def _say(self, text: str) -> None:
-        if self.live is None:
-            console.print(text)
-
-    def begin(self, status: Status) -> None:
-        self.started[status.step.name] = time.monotonic()
-        self.rows[status.step.name][1:] = ["…", "; ".join(status.why[:2])]
-        self._say(f"{status.step.name}: {_escape('; '.join(status.why[:3]))}")
-
-    def skip(self, status: Status) -> None:
-        said = "not asked for" if status.why else "up to date"
-        self.rows[status.step.name][1:] = ["same", said]
-        self._say(f"{status.step.name}: {said}")
-
-    def progress(self, step: Step, done: float, total: float, text: str) -> None:
-        bar = (
-            "█" * round(12 * done / total) + "░" * (12 - round(12 * done / total)) if total else ""
-        )
-        self.rows[step.name][2] = f"{bar} {done:,.0f}/{total:,.0f} {text}"
-
-    def end(self, step: Step, seconds: float) -> None:
-        self.rows[step.name][1:] = [f"{seconds:.1f} s", ""]
-        self._say(f"{step.name}: done in {seconds:.1f} s")
-
-    def __enter__(self) -> Display:
-        if self.live:
-            self.live.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.live:
-            self.live.__exit__(*error)
-
-# %% ../nbs/18_cli.ipynb #2aa95d7e
-@app.command()
-def run(
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="a Parquet, CSV or JSONL file, a glob of them, or `simulator`; default: what the active workspace was made from"
-        ),
-    ] = None,
-    p: Annotated[
-        list[str],
-        typer.Option("-p", "--param", help="a parameter of a step, as name=value; repeatable"),
-    ] = [],  # noqa: B006
-    advance: Annotated[
-        bool,
-        typer.Option(
-            help="move on by one test period: train at its end, with the labels and reviews known by then"
-        ),
-    ] = False,
-    force: Annotated[bool, typer.Option(help="run every step")] = False,
-    start: Annotated[str, typer.Option("--from", help="run this step and all after it")] = "",
-    only: Annotated[list[str], typer.Option(help="run this step and no other; repeatable")] = [],  # noqa: B006
-    dry_run: Annotated[bool, typer.Option(help="say what would run, and why")] = False,
+def _run(
+    settings: Settings,
+    prepared: Prepared,
+    selection: Selection,
 ) -> None:
-    """Run the pipeline; steps that are up to date are skipped, and a failed run resumes where it failed.
-
-    Examples:
-
-        mlkit run
-
-        mlkit run --source payments.parquet -p cut=2018-08-08
-
-        mlkit run -p kind=logistic -p "override_gates=a simpler model, to compare"
-
-        mlkit run --dry-run
-
-        mlkit run --advance
-    """
-    from mlkit.usecase import load_usecase
-
-    settings = load_settings()
-    prepared = prepare(settings, load_usecase(settings.usecase), source, p, advance)
-    selection = Selection(force, start, tuple(only))
-    if dry_run:
-        return _show_preview(preview(prepared.pipeline, selection))
-    with only_one(prepared.workspace):
-        _run(settings, prepared, selection)
-    report_to_person(settings, prepared.workspace)
-
-
-def _run(settings: Settings, prepared: Prepared, selection: Selection) -> None:
     "Run what must run, watched, and conclude."
     workspace, pipeline = prepared.workspace, prepared.pipeline
     began = time.monotonic()
@@ -209,833 +106,82 @@ def _run(settings: Settings, prepared: Prepared, selection: Selection) -> None:
         )
     run_dir = settings.runs / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
     run_dir.mkdir(parents=True)
-    with Display(pipeline.steps) as display:
+    with RunDisplay(pipeline.steps) as display:
         run_steps(pipeline, selection, settings.root, run_dir, display)
-    _conclude(pipeline.steps, workspace, run_dir, settings)
+    conclude(pipeline.steps, settings, workspace, run_dir)
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="From raw events to a served, traceable decision.\n\nStart with `mlkit run`; "
+    "then look at `mlkit review list`, `mlkit trace`, `mlkit models`.",
+)
+Parameters = Annotated[
+    list[str], typer.Option("-p", "--param", help="a parameter, as name=value; repeatable")
+]
+
+# %% ../nbs/18_cli.ipynb #2aa95d7e
+@app.command()
+def run(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="a Parquet, CSV or JSONL file, a glob of them, or `simulator`; "
+            "default: what the active workspace was made from"
+        ),
+    ] = None,
+    p: Parameters = [],  # noqa: B006
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="list what -p may be followed by")
+    ] = False,
+    advance: Annotated[
+        bool, typer.Option(help="move on by one test period, with the labels known by then")
+    ] = False,
+    force: Annotated[bool, typer.Option(help="run every step")] = False,
+    start: Annotated[str, typer.Option("--from", help="run this step and all after it")] = "",
+    only: Annotated[list[str], typer.Option(help="run this step and no other; repeatable")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option(help="say what would run, and why")] = False,
+) -> None:
+    """Run the pipeline; steps that are up to date are skipped, and a failed run resumes.
+
+    Examples:
+
+        mlkit run
+
+        mlkit run --source events.parquet -p cut=2018-08-08
+
+        mlkit run -p kind=logistic -p "override_gates=a simpler model, to compare"
+
+        mlkit run --parameters
+
+        mlkit run --dry-run
+
+        mlkit run --advance
+    """
+    settings = load_settings()
+    usecase = load_usecase(settings.usecase)
+    if parameters:
+        steps = load_pipeline(project_file(settings.root, "pipelines"))
+        return console.print(parameters_table(steps, simulator_parameters(usecase)))
+    prepared = prepare(settings, usecase, source, p, advance)
+    selection = Selection(force, start, tuple(only))
+    if dry_run:
+        return console.print(preview_table(preview(prepared.pipeline, selection)))
+    with only_one(prepared.workspace):
+        _run(settings, prepared, selection)
+    show_latest(prepared.workspace)
 
 # %% ../nbs/18_cli.ipynb #f3ddeb55
-def _show_preview(previewed: Iterable[Status]) -> None:
-    "Print what would run."
-    table = Table("step", "would run", "why", box=None, header_style="dim")
-    for status in previewed:
-        reasons = _escape("; ".join(status.why))
-        would = "yes" if reasons else "[dim]no[/]"
-        table.add_row(status.step.name, would, reasons or "[dim]up to date[/]")
-    console.print(table)
-
-# %% ../nbs/18_cli.ipynb #6274c555
-def _conclude(
-    steps: Sequence[Step], workspace: Workspace, run_dir: Path, settings: Settings
-) -> None:
-    "Complete `summary.json`, and point the workspace's `latest` and `runs/latest` to this run."
-    path = run_dir / "summary.json"
-    if not path.exists():
-        return
-    summary = json.loads(path.read_text())
-    records = {s.name: Record.read(workspace, s.name) for s in steps}
-    memory = {name: r.peak_mb for name, r in records.items() if r}
-    summary.update(
-        seconds={name: r.seconds for name, r in records.items() if r},
-        peak_memory_mb=max(memory.values()),
-        peak_memory_mb_by_step=memory,
-    )
-    replace_text(path, json.dumps(summary, indent=1))
-    _point(settings.runs / "latest", Path(run_dir.name))
-    _point(workspace / "latest", run_dir)
-
-
-def _point(link: Path, target: Path) -> None:
-    "Let a link point to a run, at once."
-    part = link.with_name(f".{link.name}")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    os.replace(part, link)
-
-# %% ../nbs/18_cli.ipynb #f6a06add
-def report_to_person(settings: Settings, workspace: Workspace) -> None:
-    "The figures of the workspace's latest run, and where to go from there."
-    path = workspace / "latest" / "summary.json"
-    if not path.exists():
-        return
-    s = json.loads(path.read_text())
-    console.print(
-        f"\n[bold]{s['rows']:,}[/] rows, {s['quarantined']:,} in quarantine; model version {s['model']['version']} ({s['model']['kind']}) at the cut {s['cut'][:10]}"
-    )
-    table = Table("", "AUC", "AP", "CP@100", "ECE", box=None, header_style="dim")
-    for name, m in {"served": s["metrics"], **s["metrics"]["baselines"]}.items():
-        table.add_row(name, *(f"{m[k]:.4f}" for k in ("auc", "ap", "cp100", "ece")))
-    console.print(table)
-    d, l, q = s["decisions"], s["latency_ms"], s["parity"]
-    console.print(
-        f"decided: {', '.join(f'{n:,} {name}' for name, n in d['routes'].items())}; {d['degraded']:,} degraded; latency p50 {l['p50']:.1f} ms, p99 {l['p99']:.1f} ms"
-    )
-    console.print(
-        f"parity: {q['compared']:,} served feature vectors and scores compared with the offline ones, [{'red' if q['different'] or q['scores_different'] else 'green'}]{q['different']:,} vectors and {q['scores_different']:,} scores different[/]"
-    )
-    here = lambda p: os.path.relpath(p, Path.cwd())
-    console.print(
-        f"\nreport   {here((workspace / 'latest').resolve() / 'report.html')}\nmlflow   mlflow ui --backend-store-uri sqlite:///{here(workspace / 'mlflow.db')}\nservice  mlkit serve\ntrace    mlkit trace {s['example_decision']}\nreview   mlkit review list",
-        soft_wrap=True,
-    )
-
-# %% ../nbs/18_cli.ipynb #d172054a
-def _here() -> tuple[Settings, Workspace, Any]:
-    "Settings, active workspace, use case."
-    from mlkit.usecase import load_usecase
-
-    settings = load_settings()
-    return settings, active_workspace(settings), load_usecase(settings.usecase)
-
-
-def _registry(workspace: Workspace, usecase: Any) -> Any:
-    from mlkit.registry import Registry
-
-    return Registry(workspace.path, usecase.name, workspace.mlflow_uri)
-
-
-def _package_champion(settings: Settings, workspace: Workspace, usecase: Any) -> dict[str, Any]:
-    from mlkit.policy import save_policy
-    from mlkit.release import package
-
-    (workspace / "policies").mkdir(exist_ok=True)
-    save_policy(usecase.policy, workspace / "policies" / f"{usecase.policy.hash}.json")
-    return package(settings, workspace, usecase, _registry(workspace, usecase))
-
-
-@app.command()
-def serve(detach: Annotated[bool, typer.Option(help="start it and return")] = False) -> None:
-    """Serve the champion on the active workspace.
-
-    Examples:
-
-        mlkit serve
-
-        mlkit serve --detach; curl -s localhost:3000/model; mlkit stop
-    """
-    from mlkit.etl import Logs
-    from mlkit.release import running, start, stop
-    from mlkit.stores import ensure_store
-
-    settings, workspace, usecase = _here()
-    if (now := running(workspace)) is not None:
-        raise PipelineError(
-            f"this workspace is served already: {now.bento} at {now.url}; `mlkit stop` stops it."
-        )
-    ensure_store(usecase.features, workspace.path, Logs(workspace.path), settings.state_url).close()
-    console.print("packaging the champion …")
-    service = start(settings, workspace, _package_champion(settings, workspace, usecase)["bento"])
-    console.print(
-        f"{service.bento} answers at {service.url}  (try {service.url}/docs; log: {os.path.relpath(workspace / 'logs' / 'service.log')})",
-        soft_wrap=True,
-    )
-    example = json.dumps(usecase.example)
-    console.print(
-        f"curl -s {service.url}/decide -H 'Content-Type: application/json' -d '{example}'",
-        soft_wrap=True,
-    )
-    if detach:
-        return
-    try:
-        while running(workspace) is not None:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        console.print("stopping …")
-    finally:
-        stop(workspace)
-
-
-@app.command()
-def stop() -> None:
-    "Stop the service; requests in flight finish."
-    from mlkit.release import stop as stop_service
-
-    console.print(
-        "stopped" if stop_service(active_workspace(load_settings())) else "nothing was running"
-    )
-
-# %% ../nbs/18_cli.ipynb #10a38e36
-@app.command()
-def models() -> None:
-    "List model versions with their roles."
-    settings, workspace, usecase = _here()
-    table = Table(
-        "version",
-        "roles",
-        "kind",
-        "cut",
-        "AP (validation)",
-        "made",
-        "run",
-        box=None,
-        header_style="dim",
-    )
-    for v in _registry(workspace, usecase).versions():
-        table.add_row(
-            str(v["version"]),
-            f"[green]{', '.join(v['roles'])}[/]",
-            v["kind"],
-            v["cut"][:10],
-            f"{v['ap']:.4f}" if v["ap"] is not None else "",
-            v["made"],
-            v["run"],
-        )
-    console.print(table)
-
-
-@rollback_app.command("model")
-def rollback_model(
-    why: Annotated[str, typer.Option(help="the reason, for the audit trail")] = "not given",
-    to: Annotated[
-        int | None, typer.Option(help="a version; default: the previous champion")
-    ] = None,
-) -> None:
-    """Put an earlier champion back; a running service answers with it when this returns.
-
-    Example:
-
-        mlkit rollback model --why "too many false alarms since Monday"
-    """
-    from mlkit.registry import rollback
-    from mlkit.release import running, switch
-
-    settings, workspace, usecase = _here()
-    entry = rollback(_registry(workspace, usecase), why, to)
-    console.print(
-        f"champion: version {entry['version']} (was {entry['before']}), by {entry['by']}: {entry['why']}"
-    )
-    packed = _package_champion(settings, workspace, usecase)
-    if running(workspace) is None:
-        console.print(
-            f"{packed['bento']} is packaged; no service is running (`mlkit serve` starts it)"
-        )
-        return
-    service = switch(settings, workspace, packed["bento"])
-    console.print(
-        f"the service at {service.url} now answers with version {entry['version']} ({service.bento})"
-    )
-
-
-@app.command("audit")
-def audit_command() -> None:
-    "Who promoted, rolled back or reviewed what, and why."
-    from mlkit.registry import audit_trail
-
-    for e in audit_trail(active_workspace(load_settings()).path):
-        console.print(
-            f"{e['at']}  {e['by']:<12} {e['action']:<16} "
-            + _escape(
-                " ".join(f"{k}={v}" for k, v in e.items() if k not in ("at", "by", "action"))
-            ),
-            soft_wrap=True,
-        )
-
-# %% ../nbs/18_cli.ipynb #f47fbe6d
-@review_app.command("list")
-def review_list(
-    status: Annotated[str, typer.Option(help="open, decided or all")] = "open",
-    most: Annotated[int, typer.Option("-n", help="how many")] = 20,
-) -> None:
-    """Show the queue, the costliest case first.
-
-    Example:
-
-        mlkit review list -n 50
-    """
-    from mlkit.review import Queue, cases, counts
-
-    settings, workspace, usecase = _here()
-    if status not in ("open", "decided", "all"):
-        raise PipelineError(f"--status {status}: open, decided or all.")
-    queue = Queue(workspace.path)
-    table = Table(box=None, header_style="dim")
-    for name, options in dict(
-        decision=dict(no_wrap=True),
-        request={},
-        loss=dict(justify="right"),
-        p={},
-        why={},
-        verdict={},
-    ).items():
-        table.add_column(name, **options)
-    for c in cases(queue, status, most):
-        why = "; ".join(
-            reason.split(" is at or above")[0] for reason in c["decision"]["policy_reasons"]
-        )
-        table.add_row(
-            c["decision_id"],
-            c["event_id"],
-            "–" if c["expected_loss"] is None else f"{c['expected_loss']:,.2f}",
-            "–" if c["probability"] is None else f"{c['probability']:.2f}",
-            _escape(why),
-            c["verdict"] or "",
-        )
-    console.print(table)
-    n = counts(queue)
-    console.print(
-        f"{n.get('open', 0):,} open, {n.get('decided', 0):,} decided.  mlkit review show ID, mlkit review decide ID --positive | --negative"
-    )
-
-
-@review_app.command("show")
-def review_show(
-    decision_id: Annotated[str, typer.Argument(help="a case; the beginning of its id is enough")],
-) -> None:
-    "Show one case: the request, what speaks for it, what was known."
-    from mlkit.review import Queue, case
-
-    settings, workspace, usecase = _here()
-    c = case(Queue(workspace.path), decision_id)
-    d = c["decision"]
-    table = Table(box=None, show_header=False)
-    for k, v in [
-        ("decision", c["decision_id"]),
-        (
-            "status",
-            c["status"]
-            + (f": {c['verdict']} by {c['reviewer']}, {c['note']}" if c["verdict"] else ""),
-        ),
-        ("why a human", "; ".join(d["policy_reasons"])),
-        ("probability", str(d["probability"])),
-        ("expected loss", "–" if d["expected_loss"] is None else f"{d['expected_loss']:.2f}"),
-        *((f"request: {k}", str(v)) for k, v in d["request"].items()),
-        *(
-            (f"moved by: {r['feature']}", f"{r['value']} ({r['effect']:+.2f})")
-            for r in d["contributions"]
-        ),
-        *((k, str(v)) for k, v in d["values"].items()),
-        ("model", str(d["model"])),
-        ("degraded", "; ".join(d["degraded"]) or "no"),
-    ]:
-        table.add_row(f"[dim]{k}[/]", _escape(v))
-    console.print(table)
-
-
-@review_app.command("decide")
-def review_decide(
-    decision_id: Annotated[str, typer.Argument(help="a case; the beginning of its id is enough")],
-    positive: Annotated[
-        bool,
-        typer.Option(
-            "--positive/--negative",
-            help="the verdict: is it what was suspected?",
-            prompt="Is it what was suspected?",
-        ),
-    ],
-    note: Annotated[str, typer.Option(help="what the verdict rests on")] = "",
-) -> None:
-    """Decide a case; the verdict becomes a label event.
-
-    Example:
-
-        mlkit review decide d18eab95 --positive --note "the customer did not know the shop"
-    """
-    from mlkit.etl import Logs
-    from mlkit.review import Queue, decide
-
-    settings, workspace, usecase = _here()
-    label = decide(
-        Queue(workspace.path),
-        usecase,
-        Logs(workspace.path),
-        decision_id,
-        positive,
-        note,
-        settings.clock,
-    )
-    console.print(
-        f"label {label['event_id']} is in the log, known since {label['event_time']:%Y-%m-%d %H:%M:%S}."
-    )
-    console.print("A model whose cut lies after that learns from it: mlkit run --advance")
-
-# %% ../nbs/18_cli.ipynb #16fe0faf
-@app.command("trace")
-def trace_command(
-    decision_id: Annotated[str, typer.Argument(help="the decision_id of an answer")],
-    as_json: Annotated[bool, typer.Option("--json", help="everything, for machines")] = False,
-) -> None:
-    """Show the way from a decision to its raw events, and compute it again from them.
-
-    Example:
-
-        mlkit trace d18eab95ca904213a45e238ece7ef
-    """
-    from dataclasses import asdict
-
-    from mlkit.etl import Logs
-    from mlkit.trace import trace
-
-    settings, workspace, usecase = _here()
-    try:
-        t = trace(
-            workspace.path,
-            usecase,
-            Logs(workspace.path),
-            decision_id,
-            _registry(workspace, usecase).folder_of,
-        )
-    except KeyError as e:
-        raise PipelineError(f"{e.args[0]}.") from None
-    if as_json:
-        print(json.dumps(dict(asdict(t), reproduced=t.reproduced), default=str, indent=1))
-        return
-    d, m, lineage = t.decision, t.model, t.model["lineage"]
-    tree = Tree(
-        f"[bold]{d['decision_id']}[/]  {d['route']}  probability {d['probability']}  at {d['at']}"
-    )
-    tree.add(f"request {_escape(json.dumps(d['request']))}")
-    tree.add(
-        f"policy {t.policy['name']} {t.policy['hash']}: {_escape('; '.join(d['policy_reasons'])) or 'low risk'}"
-    )
-    model = tree.add(
-        f"model version {m['version']} ({m['kind']}), digest {m['digest']}, files {'unchanged' if m['unchanged'] else '[red]CHANGED[/]'}; release {d['release']}"
-    )
-    model.add(
-        f"run {m['run']}: trained at the cut {lineage['cut'][:10]} on {m['rows']['train']:,} requests, {m['recipe']['params']}"
-    )
-    model.add(
-        f"source {lineage['source']}; log "
-        + ", ".join(f"{k[4:]} {v}" for k, v in lineage.items() if k.startswith("log_"))
-    )
-    values = tree.add(f"features {d['features']}")
-    for name, value in d["values"].items():
-        values.add(f"{name} = {value}")
-    events = tree.add("raw events behind them")
-    for stream, rows in t.events.items():
-        branch = events.add(
-            f"{stream}: {len(rows)} events, of the state up to seq {d['state'].get(stream)}"
-        )
-        for row in rows[-5:]:
-            branch.add(
-                f"{row['event_id']}  {row['event_time']:%Y-%m-%d %H:%M:%S}  seq {row['seq']}  batch {row['batch_id']}"
-            )
-    for s in t.sources:
-        events.add(f"source file {s['path']}  BLAKE2b {s['hash']}")
-    verdict = (
-        "[green]identical, bit for bit[/]"
-        if t.reproduced
-        else "[red]DIFFERENT[/]: " + ", ".join(k for k, v in t.replayed.items() if not v)
-    )
-    tree.add(
-        f"computed again from the raw events: {verdict if t.replayed else 'not possible, the decision was degraded'}"
-    )
-    Console(highlight=False, width=max(console.width, 240)).print(tree)
-
-
-@app.command()
-def features(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
-    """The catalogue: name, type, unit and meaning of every feature, and its value when there is nothing.
-
-    Examples:
-
-        mlkit features
-
-        MLKIT_USECASE=mlkit.usecases.next mlkit features --json
-    """
-    from mlkit.usecase import load_usecase
-
-    found = load_usecase(load_settings().usecase).features
-    if as_json:
-        return print(
-            json.dumps(
-                dict(
-                    hash=found.hash, state=found.state_hash, features=found.catalogue().to_dicts()
-                ),
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
-    table = Table("feature", "type", "unit", "nothing", "meaning", box=None, header_style="dim")
-    for f in found.catalogue().iter_rows():
-        table.add_row(*(_escape(v) for v in f))
-    console.print(table)
-    console.print(f"feature set {found.hash}, state {found.state_hash}")
-
-# %% ../nbs/18_cli.ipynb #b9176fa3
-class StreamDisplay:
-    "The numbers of a running stream, live or as lines; see `stream.Show`."
-
-    def __init__(self, title: str):
-        self.title, self.last, self.due, self.table = title, "", 0.0, Table()
-        self.live = (
-            Live(get_renderable=lambda: self.table, console=console, refresh_per_second=4)
-            if console.is_terminal
-            else None
-        )
-
-    def numbers(self, progress: Any) -> None:
-        if self.live is None:
-            return self._line(progress.line())
-        self.table = Table(box=None, show_header=False)
-        for name, value in progress.cells().items():
-            self.table.add_row(f"[dim]{name}[/]", value)
-
-    def _line(self, line: str) -> None:
-        if line == self.last or time.monotonic() < self.due:
-            return
-        self.last, self.due = line, time.monotonic() + 10
-        console.print(f"{datetime.now(timezone.utc):%H:%M:%S}  {line}", soft_wrap=True)
-
-    def say(self, text: str) -> None:
-        console.print(_escape(text), soft_wrap=True)
-
-    def __enter__(self) -> StreamDisplay:
-        console.print(self.title, soft_wrap=True)
-        if self.live:
-            self.live.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.live:
-            self.live.__exit__(*error)
-
-# %% ../nbs/18_cli.ipynb #77298d4f
-@app.command()
-def stream(
-    source: Annotated[
-        str, typer.Option(help="folder or redis; default: `stream_source` of settings.ini")
-    ] = "",
-    once: Annotated[bool, typer.Option("--once", help="take what is there, then end")] = False,
-    follow_only: Annotated[
-        bool,
-        typer.Option(
-            "--follow-only",
-            help="take nothing in; keep the online state in step with a log that others write",
-        ),
-    ] = False,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="serve Prometheus metrics on this port of 127.0.0.1; 0: no metrics",
-        ),
-    ] = 0,
-    settle: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="folder: seconds that a file must not have changed for; 0 where files are renamed into place",
-        ),
-    ] = 1.0,
-    key: Annotated[str, typer.Option(help="redis: key of the stream")] = "mlkit:events",
-    batch: Annotated[int, typer.Option(min=1, help="redis: most entries in a batch")] = 1000,
-    linger: Annotated[
-        float, typer.Option(min=0, help="redis: seconds to wait for a batch to fill")
-    ] = 0.2,
-    takeover: Annotated[
-        float,
-        typer.Option(
-            min=1,
-            help="redis: seconds of silence after which another consumer's batch is taken over",
-        ),
-    ] = 60.0,
-) -> None:
-    """Take events in as they come: into the log exactly once, into the online state without a hole.
-
-    Files dropped in the workspace's `inbox` (Parquet, CSV, JSONL; in a format of the use case, or with a stream's own columns), or entries of a Redis stream with the fields `stream` and `event` (JSON).
-    Any number may run at once, and any may be killed at any time. SIGINT (Ctrl-C) and SIGTERM end it after the batch in hand.
-
-    Examples:
-
-        mlkit stream
-
-        mlkit stream --once
-
-        MLKIT_WORKSPACE=live mlkit stream --metrics-port 9300
-
-        MLKIT_REDIS_URL=redis://127.0.0.1:6379/0 mlkit stream --source redis --key payments
-
-        MLKIT_USECASE=mlkit.usecases.next mlkit stream --follow-only
-    """
-    from mlkit.etl import Logs
-    from mlkit.stores import ensure_store
-    from mlkit.stream import Consumer, Follower, stopping
-    from mlkit.stream import run as consume
-
-    settings, workspace, usecase = _here()
-    workspace.create()
-    logs = Logs(workspace.path)
-    taken = (
-        None
-        if follow_only
-        else _source(
-            settings,
-            workspace,
-            usecase,
-            source,
-            dict(settle=settle),
-            dict(key=key, most=batch, linger=linger, takeover=takeover),
-        )
-    )
-    with ensure_store(usecase.features, workspace.path, logs, settings.state_url) as store:
-        consumer = Consumer(logs, [Follower(store, logs)], taken)
-        server = consumer.metrics.serve(metrics_port) if metrics_port else None
-        with (
-            stopping(consumer),
-            StreamDisplay(
-                f"workspace {workspace.name}, features {usecase.features.hash}: "
-                + (taken.title if taken else "following the log")
-            ) as display,
-        ):
-            progress = consume(consumer, once, display)
-        if server:
-            server.shutdown()
-    if taken:
-        taken.close()
-    console.print(f"ended: {progress.line()}", soft_wrap=True)
-
-
-def _source(
-    settings: Settings,
-    workspace: Workspace,
-    usecase: Any,
-    name: str,
-    folder: dict[str, Any],
-    redis: dict[str, Any],
-) -> Any:
-    "The source that was asked for, or is set."
-    from mlkit.sources import FolderSource, RedisSource
-
-    name = name or settings.stream_source
-    if name == "folder":
-        return FolderSource(workspace / "inbox", usecase.streams, usecase.formats, **folder)
-    if name == "redis":
-        return RedisSource(
-            settings.redis_url.get_secret_value(),
-            usecase.streams,
-            workspace / "stream",
-            group=f"mlkit-{workspace.name}",
-            **redis,
-        )
-    raise SettingsError(f"--source {name}: folder or redis.")
-
-# %% ../nbs/18_cli.ipynb #0ab1b42b
-@contextmanager
-def _watched() -> Iterator[Callable[[int, int, str], None]]:
-    "Progress as bars on a terminal, as a line a stage elsewhere."
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bars: dict[str, Any] = {}
-    with Progress(
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as shown:
-
-        def progress(done: int, total: int, text: str) -> None:
-            if text not in bars:
-                bars[text] = shown.add_task(text, total=total)
-            shown.update(bars[text], completed=done)
-            if not console.is_terminal and done == total:
-                console.print(f"{text}: {total:,} tasks done")
-
-        yield progress
-
-
-def _scheduler(engine: str, scheduler: str) -> str:
-    "The address of the cluster; empty for this process."
-    if engine not in ("local", "dask"):
-        raise PipelineError(f"--engine {engine}: local or dask.")
-    if (engine == "dask") != bool(scheduler):
-        raise PipelineError(
-            "a cluster is named by both, as in --engine dask --scheduler tcp://host:8786."
-        )
-    return scheduler
-
-
-def _versions(pairs: list[str]) -> dict[str, int]:
-    "STREAM=N, taken apart."
-    if wrong := [p for p in pairs if not re.fullmatch(r"\w+=\d+", p)]:
-        raise PipelineError(
-            f"--version {wrong[0]}: write STREAM=N, as in --version transaction=12."
-        )
-    names = [p.partition("=")[0] for p in pairs]
-    if twice := [n for n in names if names.count(n) > 1]:
-        raise PipelineError(f"--version names {twice[0]} twice.")
-    return {name: int(n) for name, _, n in (p.partition("=") for p in pairs)}
-
-
-def _moment(text: str) -> datetime | None:
-    "An ISO time, as events have it; without an offset it is UTC, and a day begins at midnight."
-    from mlkit.events import Time
-
-    try:
-        return (
-            Time().value(
-                text if "T" in text or " " in text.strip() else f"{text.strip()}T00:00:00Z"
-            )
-            if text
-            else None
-        )
-    except (ValueError, OverflowError) as e:
-        raise PipelineError(
-            f"--until {text}: {e}; write a day or an ISO time, as in 2025-04-11 or 2025-04-11T10:15:00Z."
-        ) from None
-
-# %% ../nbs/18_cli.ipynb #150a83aa
-@app.command()
-def backfill(
-    features: Annotated[
-        bool, typer.Option("--features", help="rebuild the table of features (the default)")
-    ] = False,
-    state: Annotated[
-        bool,
-        typer.Option(
-            "--state",
-            help="rebuild the online state of the workspace, from its own log, in this process",
-        ),
-    ] = False,
-    version: Annotated[
-        list[str],
-        typer.Option(
-            help="read a stream's log at this version, as STREAM=N; repeatable; default: the newest"
-        ),
-    ] = [],  # noqa: B006
-    until: Annotated[str, typer.Option(help="only events before this ISO time")] = "",
-    memory: Annotated[int, typer.Option(help="MB that a process may take")] = 2048,
-    engine: Annotated[str, typer.Option(help="local or dask")] = "local",
-    scheduler: Annotated[
-        str,
-        typer.Option(
-            help="the Dask cluster, as tcp://host:port, or tls:// with Dask's own TLS settings"
-        ),
-    ] = "",
-    processes: Annotated[
-        int, typer.Option(min=1, help="processes of the local engine; each may take the memory")
-    ] = 1,
-    log: Annotated[
-        str,
-        typer.Option(
-            help="the workspace that holds the log: a folder or s3://bucket/prefix; default: the active one"
-        ),
-    ] = "",
-    out: Annotated[
-        str,
-        typer.Option(
-            help="the table of features: a folder or s3://bucket/prefix; default: in the workspace"
-        ),
-    ] = "",
-) -> None:
-    """Rebuild features, or the online state, from the log: of any length, in bounded memory, at any version.
-
-    Killed at any point, it has changed nothing; the same command takes up where it was. The result is a Delta table, replaced in one
-    transaction; its earlier versions stay readable.
-
-    Examples:
-
-        mlkit backfill
-
-        mlkit backfill --version transaction=12 --version label=9
-
-        mlkit backfill --memory 4096 --processes 2
-
-        mlkit backfill --state --until 2025-04-11
-
-        mlkit backfill --engine dask --scheduler tcp://scheduler:8786 --log s3://bucket/team --out s3://bucket/team/features
-    """
-    from mlkit.etl import Logs
-
-    settings, workspace, usecase = _here()
-    when, versions, address = _moment(until), _versions(version), _scheduler(engine, scheduler)
-    if state and (log or address or out and not features):
-        raise PipelineError(
-            "--state rebuilds the state of the workspace, from its own log and in this process: leave out --log, --out, --engine and --scheduler, or set MLKIT_WORKSPACE."
-        )
-    logs = Logs(log or workspace.path)
-    if features or not state:
-        _backfill_features(
-            usecase,
-            logs,
-            out or str(workspace.path / "features" / usecase.features.hash),
-            versions,
-            when,
-            memory,
-            address,
-            processes,
-        )
-    if state:
-        _load_state(settings, workspace, usecase, logs, versions, when)
-
-# %% ../nbs/18_cli.ipynb #fa68f6eb
-def _backfill_features(
-    usecase: Any,
-    logs: Any,
-    out: str,
-    versions: dict[str, int],
-    until: datetime | None,
-    memory: int,
-    scheduler: str,
-    processes: int,
-) -> None:
-    "Run the backfill, watched, and say what came of it."
-    from mlkit.backfill import Dask, Local, backfill, connect
-
-    start = time.monotonic()
-    with _watched() as progress:
-        done = backfill(
-            usecase.features,
-            logs,
-            out,
-            versions=versions,
-            until=until,
-            executor=Dask(connect(scheduler)) if scheduler else Local(processes),
-            memory_mb=memory,
-            on_progress=progress,
-        )
-    seconds = time.monotonic() - start
-    console.print(
-        f"{done.rows:,} requests in {done.files:,} files, {seconds:.1f} s; version {done.version} of {done.out}",
-        soft_wrap=True,
-    )
-    console.print(
-        "from the log at "
-        + ", ".join(f"{s} version {v}" for s, v in done.log.items())
-        + (f"; {done.resumed} tasks were done by an earlier attempt" if done.resumed else "")
-    )
-
-
-def _load_state(
-    settings: Settings,
-    workspace: Workspace,
-    usecase: Any,
-    logs: Any,
-    versions: dict[str, int],
-    until: datetime | None,
-) -> None:
-    "Load the state, and say what it holds."
-    from mlkit.backfill import pinned
-    from mlkit.stores import load_store
-
-    read = {s.name: v for s, v in pinned(usecase.features, logs, versions).items()}
-    start = time.monotonic()
-    with console.status("loading the online state from the log"):
-        position = load_store(
-            usecase.features, workspace.path, logs, settings.state_url, until, read
-        )
-    console.print(
-        f"online state {position['state']} in {'Redis' if settings.state_url else 'LMDB'}, {time.monotonic() - start:.1f} s; events until {position['watermark'] or 'none'}"
-    )
-    console.print(
-        "from the log at "
-        + ", ".join(
-            f"{s} version {v} (up to seq {position['seq'].get(s, -1)})" for s, v in read.items()
-        )
-    )
-
-
 @app.command()
 def train(
     engine: Annotated[str, typer.Option(help="local or dask")] = "local",
     scheduler: Annotated[str, typer.Option(help="the Dask cluster, as tcp://host:port")] = "",
-    p: Annotated[
-        list[str],
-        typer.Option("-p", "--param", help="a parameter of the step, as name=value; repeatable"),
-    ] = [],  # noqa: B006
+    p: Parameters = [],  # noqa: B006
 ) -> None:
-    """Run the training step alone: tune, calibrate, record a model. What follows (`mlkit run`) checks it and may promote it.
+    """Run the training step alone: tune, calibrate, record a model; `mlkit run` checks it.
 
     Examples:
 
@@ -1045,11 +191,11 @@ def train(
 
         mlkit train --engine dask --scheduler tcp://scheduler:8786
     """
-    run(None, [*p, f"scheduler={_scheduler(engine, scheduler)}"], only=["03_train"])
+    run(None, [*p, f"scheduler={cluster_address(engine, scheduler)}"], only=["03_train"])
 
-# %% ../nbs/18_cli.ipynb #1c96a66d
-@app.command("settings")
-def settings_command() -> None:
+
+@app.command()
+def settings() -> None:
     """The settings in force, and what each is for.
 
     Examples:
@@ -1058,8 +204,33 @@ def settings_command() -> None:
 
         MLKIT_PORT=3001 mlkit settings
     """
-    table = Table("key", "value", "", box=None, header_style="dim")
-    settings = load_settings()
-    for name, f in Settings.model_fields.items():
-        table.add_row(name, str(getattr(settings, name)), f"[dim]{f.description}[/]")
-    console.print(table)
+    console.print(settings_table(load_settings()))
+
+
+app.add_typer(commands_data.app)
+app.add_typer(commands_service.app)
+app.add_typer(commands_cases.app)
+
+# %% ../nbs/18_cli.ipynb #f6a06add
+_EXPECTED = (UserError, ImportError, OSError)
+
+
+def exit_code(
+    error: Exception,
+) -> int | None:
+    "What the command ends with: 1 for a failed step, 2 for a mistake; None for a defect."
+    if isinstance(error, StepFailed):
+        return 1
+    return 2 if isinstance(error, _EXPECTED) else None
+
+
+def main() -> None:
+    "Entry point of the `mlkit` command."
+    try:
+        app()
+    except Exception as e:
+        code = exit_code(e)
+        if code is None or (code == 2 and os.environ.get("MLKIT_DEBUG")):
+            raise
+        Console(stderr=True, highlight=False).print(f"[red]{escape(str(e))}[/]", soft_wrap=True)
+        sys.exit(code)

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.markup import escape
@@ -16,7 +16,9 @@ from rich.tree import Tree
 
 from .display import pairs_table, plain_table
 from .settings import Settings
-from .trace import Trace
+
+if TYPE_CHECKING:
+    from mlkit.trace import Trace
 
 # %% auto #0
 __all__ = ['models_table', 'audit_line', 'queue_table', 'case_table', 'trace_tree', 'catalogue_table', 'settings_table']
