@@ -42,10 +42,7 @@ from .views import settings_table
 __all__ = ['app', 'Parameters', 'conclude', 'show_latest', 'run', 'train', 'settings', 'exit_code', 'main']
 
 # %% ../nbs/18_cli.ipynb #c39f183e
-def _point(
-    link: Path,
-    target: Path,
-) -> None:
+def _point(link: Path, target: Path) -> None:
     "Let a link point to a run, at once."
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)
@@ -54,10 +51,7 @@ def _point(
 
 
 def conclude(
-    steps: Sequence[Step],
-    settings: Settings,
-    workspace: Workspace,
-    run_dir: Path,
+    steps: Sequence[Step], settings: Settings, workspace: Workspace, run_dir: Path
 ) -> None:
     "Complete the summary of a run, where it got so far, and link to it."
     path = run_dir / "summary.json"
@@ -75,9 +69,7 @@ def conclude(
     _point(workspace / "latest", run_dir)
 
 
-def show_latest(
-    workspace: Workspace,
-) -> None:
+def show_latest(workspace: Workspace) -> None:
     "The figures of the workspace's latest run, and where to go from there."
     path = workspace / "latest" / "summary.json"
     if not path.exists():
@@ -89,11 +81,7 @@ def show_latest(
         console.print(f"{name:<8} {where}", soft_wrap=True)
 
 # %% ../nbs/18_cli.ipynb #ca411491
-def _run(
-    settings: Settings,
-    prepared: Prepared,
-    selection: Selection,
-) -> None:
+def _run(settings: Settings, prepared: Prepared, selection: Selection) -> None:
     "Run what must run, watched, and conclude."
     workspace, pipeline = prepared.workspace, prepared.pipeline
     began = time.monotonic()
@@ -215,9 +203,7 @@ app.add_typer(commands_cases.app)
 _EXPECTED = (UserError, ImportError, OSError)
 
 
-def exit_code(
-    error: Exception,
-) -> int | None:
+def exit_code(error: Exception) -> int | None:
     "What the command ends with: 1 for a failed step, 2 for a mistake; None for a defect."
     if isinstance(error, StepFailed):
         return 1

@@ -105,9 +105,7 @@ def review_decide(
 
     context = Context.load()
     clock = context.settings.clock
-    label = decide(
-        context.queue, context.usecase, context.logs, decision_id, positive, note, clock
-    )
+    label = decide(context.queue, context.usecase, context.logs, decision_id, positive, note, clock)
     _follow(context)
     known = f"{label['event_time']:%Y-%m-%d %H:%M:%S}"
     console.print(f"label {escape(label['event_id'])} is in the log, known since {known}.")

@@ -225,11 +225,7 @@ def _read_from(
     return f"from the log at {', '.join(read)}"
 
 
-def _load_state(
-    context: Context,
-    versions: dict[str, int],
-    until: datetime | None,
-) -> None:
+def _load_state(context: Context, versions: dict[str, int], until: datetime | None) -> None:
     "Load the online state, and say what it holds."
     from mlkit.backfill import pinned
     from mlkit.stores import load_store
@@ -263,7 +259,8 @@ def backfill(
     memory: Annotated[int, typer.Option(help="MB that a process may take")] = 2048,
     engine: Annotated[str, typer.Option(help="local or dask")] = "local",
     scheduler: Annotated[
-        str, typer.Option(help="the Dask cluster, as tcp://host:port, or tls:// with Dask's own TLS")
+        str,
+        typer.Option(help="the Dask cluster, as tcp://host:port, or tls:// with Dask's own TLS"),
     ] = "",
     processes: Annotated[
         int, typer.Option(min=1, help="processes of the local engine; each may take the memory")
@@ -313,9 +310,7 @@ def backfill(
 
 # %% ../nbs/17d_commands_data.ipynb #3729e3f5
 @app.command()
-def features(
-    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
-) -> None:
+def features(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
     """The catalogue: name, type, unit and meaning of every feature, and its value when empty.
 
     Examples:

@@ -60,9 +60,7 @@ def _start(context: Context) -> None:
 
 
 @app.command()
-def serve(
-    detach: Annotated[bool, typer.Option(help="start it and return")] = False,
-) -> None:
+def serve(detach: Annotated[bool, typer.Option(help="start it and return")] = False) -> None:
     """Serve the champion on the active workspace.
 
     Examples:
@@ -104,7 +102,9 @@ def models() -> None:
 @rollback_app.command("model")
 def rollback_model(
     why: Annotated[str, typer.Option(help="the reason, for the audit trail")] = "not given",
-    to: Annotated[int | None, typer.Option(help="a version; default: the previous champion")] = None,
+    to: Annotated[
+        int | None, typer.Option(help="a version; default: the previous champion")
+    ] = None,
 ) -> None:
     """Put an earlier champion back; a running service answers with it when this returns.
 
