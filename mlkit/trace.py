@@ -19,7 +19,8 @@ from .etl import Logs
 from .eventlog import scan
 from .events import Stream, accept
 from .frames import offline
-from .models import Model, load_model, model_digest, row
+from .modelfiles import load_model, model_digest
+from .models import Model, row
 from .parity import compare
 from .policy import Policy, load_policy, route
 from .usecase import UseCase

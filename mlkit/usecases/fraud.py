@@ -131,7 +131,7 @@ policy = Policy(
 )
 
 # %% ../../nbs/usecases/fraud.ipynb #c41cc669
-LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", early=("source", "review"))
+LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", by_review=("source", "review"))
 UTC = timezone.utc
 
 

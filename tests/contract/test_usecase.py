@@ -130,10 +130,6 @@ def other_claim() -> type[Stream]:
         (dict(entity="sum"), "'sum' is a Fixed.*must be Key or Text or Category"),
         (dict(policy=Policy("p", ROUTES, "summ")), "exposure 'summ'.*did you mean 'sum'"),
         (dict(policy=Policy("p", ROUTES, "holder")), "'holder' is a Key.*must be Fixed"),
-        (dict(labels=LabelRule(Finding, "clam", "inflated")), "refers 'clam'.*mean 'claim'"),
-        (dict(labels=LabelRule(Finding, "holder", "inflated")), "'holder' is a Key.*must be Text"),
-        (dict(labels=LabelRule(Finding, "claim", "inflate")), "value 'inflate'.*mean 'inflated'"),
-        (dict(labels=LabelRule(Finding, "claim", "source")), "'source' is a Category.*Flag"),
         # features
         (dict(increasing=("holder_n_7d",)), "did you mean 'holder_n_30d'"),
         (dict(increasing=("channel",)), "'channel' is no numeric feature"),

@@ -14,10 +14,12 @@ import pytest
 from mlkit.decisions import find_decision, read_decisions
 from mlkit.etl import Logs, land
 from mlkit.frames import offline
+from mlkit.kinds import Constant
 from mlkit.lmdbstate import LmdbStore, load_lmdb
-from mlkit.models import Constant, save_model
+from mlkit.modelfiles import save_model
 from mlkit.online import apply, state_folder
 from mlkit.parity import compare
+from mlkit.recipes import Recipe, fit
 from mlkit.registry import Registry, promote, rollback
 from mlkit.release import (
     ReleaseError,
@@ -33,7 +35,6 @@ from mlkit.release import (
     switch,
 )
 from mlkit.settings import Settings, Workspace, activate, load_settings
-from mlkit.training import START, Recipe, fit
 from mlkit.usecase import load_usecase
 
 pytestmark = pytest.mark.service
@@ -82,7 +83,7 @@ class Served:
             },
         )
         trees = fit(
-            Recipe("xgboost", START),
+            Recipe("xgboost"),
             frame.with_columns(label=pl.col("amount") > 150),
             usecase.features.names,
             usecase.features.hash,
