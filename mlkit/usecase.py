@@ -98,8 +98,9 @@ def _field(what: str, name: Any, stream: type[Stream], *kinds: type[Field]) -> F
     found = stream.fields[name]
     if not isinstance(found, kinds):
         wanted = " or ".join(k.__name__ for k in kinds)
+        given = type(found).__name__
         raise UseCaseError(
-            f"{what} {name!r} is a {type(found).__name__} in {stream.__name__}; it must be {wanted}."
+            f"{what} {name!r} is a {given} in {stream.__name__}; it must be {wanted}."
         )
     return found
 
