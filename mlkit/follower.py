@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -15,7 +14,7 @@ from .errors import UserError
 from .etl import Logs
 from .eventlog import EventLog, LogError, files_of, storage_options
 from .events import Stream
-from .online import StateError, apply, locked
+from .online import StateError, Store, apply, locked
 
 # %% auto #0
 __all__ = ['tail', 'follows_on', 'Follower', 'follow']
@@ -54,11 +53,6 @@ def follows_on(
     after: int,
 ) -> bool:
     "Do these rows continue the log from `after` without a gap?"
-    if "seq" not in rows.columns:
-        raise UserError(
-            "these rows have no column `seq`: they are not from a log. Append them first; "
-            "what `land` gives back in `events` has it."
-        )
     return (
         rows.height > 0
         and rows["seq"][0] == after + 1
@@ -72,7 +66,7 @@ class Follower:
 
     def __init__(
         self,
-        store: Any,  # an online state, opened for writing
+        store: Store,  # opened for writing
         logs: Logs,
     ):
         self.store, self.logs = store, logs
@@ -112,7 +106,7 @@ class Follower:
         "One stream: from the fresh rows where they are all that is missing, else from the log."
         at = self.position().get(stream.name, -1)
         if fresh is not None and fresh.height:
-            run = fresh.filter(pl.col("seq") > at).sort("seq")
+            run = _beyond(fresh, at)
             if follows_on(run, at):
                 return apply(self.store, stream, run)
         return self._read_on(stream, at)
@@ -136,8 +130,18 @@ class Follower:
         return new
 
 
+def _beyond(fresh: pl.DataFrame, at: int) -> pl.DataFrame:
+    "The rows after a `seq`, in order."
+    if "seq" not in fresh.columns:
+        raise UserError(
+            "these rows have no column `seq`: they are not from a log. Append them first; "
+            "what `land` gives back in `events` has it."
+        )
+    return fresh.filter(pl.col("seq") > at).sort("seq")
+
+
 def follow(
-    store: Any,  # an online state, opened for writing
+    store: Store,  # opened for writing
     logs: Logs,
 ) -> dict[str, int]:  # events that were new to the state, by stream
     "Bring the state up to the log; safe to call at any time, by any number of processes."

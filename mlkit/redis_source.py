@@ -22,6 +22,7 @@ from .etl import Batch, BatchName
 from .eventlog import EventLog, scan
 from .events import Stream, check
 from .files import json_text
+from .redisclient import address, answering, connect
 from .sources import Lag, StreamError
 
 # %% auto #0
@@ -155,29 +156,6 @@ def _slot(folder: Path) -> tuple[int, TextIO]:
             file.close()
     raise StreamError(f"1,000 consumers hold the locks in {folder}; end some of them.")
 
-# %% ../nbs/05a_sources_redis.ipynb #a11bf240
-def _connect(url: str) -> Any:
-    "A Redis client that raises at once, so that nothing is asked twice unnoticed."
-    try:
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-    except ImportError:
-        raise StreamError("the Redis source needs a client: pip install 'mlkit[redis]'.") from None
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=10,
-            socket_connect_timeout=5,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-    except ValueError:
-        raise StreamError(
-            "MLKIT_REDIS_URL is no address of a Redis server; "
-            "write redis://user:password@host:6379/0."
-        ) from None
-
 # %% ../nbs/05a_sources_redis.ipynb #e98e3dd3
 @dataclass
 class _Group:
@@ -264,20 +242,22 @@ class RedisSource:
     ):
         self.batch_size, self.linger, self.takeover = batch_size, linger, takeover
         self.notices: list[str] = []
-        self._redis = _connect(url)
+        self._redis = connect(url, StreamError)
         self._streams = {s.name: s for s in streams}
         number, self._slot = _slot(Path(folder))
         place = hashlib.blake2b(str(Path(folder).resolve()).encode(), digest_size=4).hexdigest()
         self.name = f"{socket.gethostname()}-{place}-{number}"
         self._group = _Group(self._redis, key, group, self.name)
-        self.title = f"Redis stream {key} at {self._address}, group {group}, consumer {self.name}"
+        self.title = (
+            f"Redis stream {key} at {address(self._redis)}, group {group}, consumer {self.name}"
+        )
         self._joined = False
         self._none_pending = False  # for certain
         self._looked = float("-inf")  # for silent consumers, by the monotonic clock
 
     def poll(self, wait: float = 0.0) -> list[Batch]:
         "What was left pending, or what a dead consumer had, or what is new."
-        with self._translated():
+        with self._asking():
             if not self._joined:
                 self._group.join()
                 self._joined = True
@@ -289,13 +269,13 @@ class RedisSource:
 
     def done(self, batch: Batch) -> None:
         "Acknowledge a batch, all of it in one command."
-        with self._translated():
+        with self._asking():
             self._group.acknowledge(batch.handle)
         self._none_pending = True
 
     def lag(self) -> Lag:
         "What is not acknowledged, whether given to a consumer or not."
-        with self._translated():
+        with self._asking():
             return self._group.lag()
 
     def close(self) -> None:
@@ -330,23 +310,12 @@ class RedisSource:
                 return claimed
         return []
 
-    @property
-    def _address(self) -> str:
-        "Where the server is, without user and password."
-        at = self._redis.connection_pool.connection_kwargs
-        return f"{at.get('host', at.get('path', ''))}:{at.get('port', '')}".rstrip(":")
-
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        "Redis' errors in plain words, without the address's password."
-        import redis
-
+    def _asking(self) -> Iterator[None]:
+        "Errors of Redis as `StreamError`; the group may be gone after one."
         try:
-            yield
-        except redis.RedisError as e:
+            with answering(self._redis, StreamError):
+                yield
+        except StreamError:
             self._joined = False
-            raise StreamError(
-                f"Redis at {self._address} does not answer as it should: {type(e).__name__}: {e}. "
-                "Is it running, and does MLKIT_REDIS_URL say how to reach it "
-                "(redis://user:password@host:port/db)?"
-            ) from None
+            raise
