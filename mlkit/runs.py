@@ -185,7 +185,7 @@ def _check_not_simulated(simulator: Sequence[Any], given: dict[str, Any]) -> Non
 
 def _absolute(source: str) -> str:
     "A source relative to where the command was called, as a full path; raises where it is absent."
-    from mlkit.etl import source_files
+    from mlkit.files import source_files
 
     place = Path.cwd() / Path(source).expanduser()
     source_files(place)
@@ -224,7 +224,8 @@ def first_cut(
 
 def _request_times(usecase: UseCase, source: Path) -> pl.Series:
     "When the requests of a source were made."
-    from mlkit.etl import find_format, read_source, source_files, to_events
+    from mlkit.files import read_source, source_files
+    from mlkit.formats import find_format, to_events
 
     times = []
     for path in source_files(source):
@@ -269,7 +270,7 @@ def _source_print(settings: Settings, source: str) -> str:
     "Names a source's content; a simulated one is named by its parameters already."
     if source == SIMULATOR:
         return SIMULATOR
-    from mlkit.etl import source_hash
+    from mlkit.files import source_hash
 
     return source_hash(settings.root / source)
 

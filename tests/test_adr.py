@@ -178,7 +178,7 @@ def test_published_figures_are_reproduced(handbook):
     import xgboost as xgb
 
     from mlkit.datasets import Data
-    from mlkit.etl import to_events
+    from mlkit.formats import to_events
     from mlkit.frames import offline
     from mlkit.kinds import Trees
     from mlkit.metrics import evaluate

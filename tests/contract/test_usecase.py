@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from mlkit.errors import UserError
-from mlkit.etl import SourceFormat
 from mlkit.events import Category, Fixed, Flag, Key, Stream, Text
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.formats import SourceFormat
 from mlkit.policy import Guard, Policy, Route
 from mlkit.simulators import Simulator, SimulatorError
 from mlkit.splits import LabelRule, Plan

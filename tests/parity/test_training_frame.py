@@ -5,7 +5,7 @@ from datetime import timedelta
 import polars as pl
 
 from mlkit.datasets import Data
-from mlkit.etl import to_events
+from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.parity import compare
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase

@@ -11,7 +11,7 @@ import pytest
 
 from mlkit.checks import check_invariances, check_model
 from mlkit.datasets import Data
-from mlkit.etl import to_events
+from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.metrics import evaluate
 from mlkit.modelfiles import load_model, save_model

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from mlkit.decisions import find_decision, read_decisions
-from mlkit.etl import Logs, land
+from mlkit.etl import Batch, Logs, land
 from mlkit.frames import offline
 from mlkit.kinds import Constant
 from mlkit.lmdbstate import LmdbStore, load_lmdb
@@ -73,7 +73,8 @@ class Served:
         self.workspace: Workspace = activate(self.settings, "service")
         self.logs = Logs(self.workspace.path)
         self.start = datetime(2025, 3, 1, tzinfo=timezone.utc)
-        stored = land(self.logs[Transaction], payments(600, self.start), "history").events
+        history = Batch.checked("history", {Transaction: payments(600, self.start)})
+        stored = land(self.logs, history).events[Transaction]
         frame = offline(
             usecase.features,
             stored,
@@ -234,11 +235,8 @@ def test_served_features_equal_the_offline_frame_bit_for_bit(served):
             status, answer = served.post({**row, "event_time": row["event_time"].isoformat()})
             assert status == 200
             decided.append(answer["decision_id"])
-            apply(
-                store,
-                Transaction,
-                land(served.logs[Transaction], coming[i : i + 1], f"one-{i}").events,
-            )
+            batch = Batch.checked(f"one-{i}", {Transaction: coming[i : i + 1]})
+            apply(store, Transaction, land(served.logs, batch).events[Transaction])
     from mlkit.eventlog import scan
 
     values = [
