@@ -201,7 +201,7 @@ def decide(
             != "open"
         ):
             raise ReviewError("another reviewer decided this case a moment ago.")
-        rows = pl.DataFrame([label], schema_overrides={"event_time": TIME})
+        rows = pl.DataFrame([label], schema_overrides={"event_time": pl.Datetime("us", "UTC")})
         name = BatchName.review(found["decision_id"], positive, at)
         done = land(logs, Batch.checked(name, {usecase.labels.stream: rows}))
         if done.conflicts:
