@@ -15,7 +15,7 @@ import orjson
 import polars as pl
 
 from .decisions import find_decision
-from .etl import Logs
+from .etl import BatchName, Logs
 from .eventlog import scan
 from .events import Stream, accept
 from .frames import offline
@@ -143,7 +143,7 @@ def trace(
         s.name: frame.select("event_id", "event_time", "seq", "batch_id").to_dicts()
         for s, frame in events.items()
     }
-    batches = {e["batch_id"].split("/")[0] for es in listed.values() for e in es}
+    batches = {BatchName.parse(e["batch_id"]).source for es in listed.values() for e in es}
     same = (
         again(usecase, decision, request, events, model, policy)
         if decision["probability"] is not None

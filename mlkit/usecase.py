@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from .errors import UserError
-from .etl import SourceFormat
 from .events import Category, ContractError, Field, Fixed, Key, Stream, Text, accept
 from .features import FeatureSet
+from .formats import SourceFormat
 from .frames import offline
 from .policy import Guard, Policy, PolicyError
 from .simulators import Simulator
