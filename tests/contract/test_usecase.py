@@ -123,7 +123,10 @@ def other_claim() -> type[Stream]:
             dict(labels=LabelRule(other_claim(), "claim", "inflated")),
             "called 'finding'.*share a log",
         ),
-        (dict(formats=[SourceFormat("f", Other, columns={})]), "fills the stream Other"),
+        (
+            dict(formats=[SourceFormat("f", Other, columns={n: n for n in Other.fields})]),
+            "fills the stream Other",
+        ),
         (dict(formats=GOOD.formats * 2), "two formats are called 'csv'"),
         # fields
         (dict(entity="holdr"), "'holdr' is no field of Claim; did you mean 'holder'"),

@@ -17,11 +17,11 @@ from mlkit.etl import Logs
 from mlkit.eventlog import LogError, append, compact, scan
 from mlkit.events import check
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.follower import Follower, follow, tail
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import StateError, state_folder
 from mlkit.requests import Online
 from mlkit.stores import ensure_store
-from mlkit.stream import Follower, follow, tail
 
 
 def pays(n: int) -> pl.DataFrame:
