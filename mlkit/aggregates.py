@@ -60,7 +60,7 @@ class Aggregate:
 
     @property
     def type(self) -> FeatureType:
-        return self.row.type(self.stream.fields.get(self.measure or ""))
+        return self.row.value_type(self.stream.fields.get(self.measure or ""))
 
     @property
     def meaning(self) -> str:
@@ -116,7 +116,7 @@ def _with_measure(a: Aggregate) -> tuple[Condition, ...]:
     "The aggregate's conditions, and that its measure is there."
     assert a.measure is not None
     field = a.stream.fields[a.measure]
-    if isinstance(field, Category) and a.row.type is as_measured:
+    if isinstance(field, Category) and a.row.value_type is as_measured:
         known = Condition(a.measure, tuple(sorted(field.values)))
     elif field.optional:
         known = Condition(a.measure)
@@ -247,6 +247,11 @@ class Feature:
     @property
     def unit(self) -> str:
         return self.type.unit
+
+    @property
+    def reads(self) -> set[str]:
+        "The columns that its expression reads."
+        return set() if self.expr is None else set(self.expr.meta.root_names())
 
     @property
     def nothing(self) -> str:

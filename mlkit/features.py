@@ -197,17 +197,19 @@ def is_measure(feature: Feature) -> bool:
 
 def _in_levels(features: list[Feature]) -> list[list[pl.Expr]]:
     "Row-wise features as expressions, each level after those it reads."
-    left, levels = [f for f in features if f.expr is not None], []
+    left = [f for f in features if f.expr is not None]
+    levels = []
     while left:
         waiting = {f.name for f in left if not is_measure(f)}
-        ready = [f for f in left if not _reads(f) & (waiting - {f.name})]
-        levels.append([finite(f.expr, f.dtype).alias(f.name) for f in ready])  # type: ignore
+        ready = [f for f in left if not f.reads & (waiting - {f.name})]
+        levels.append([_finite(f) for f in ready])
         left = [f for f in left if f not in ready]
     return levels
 
 
-def _reads(feature: Feature) -> set[str]:
-    return set() if feature.expr is None else set(feature.expr.meta.root_names())
+def _finite(feature: Feature) -> pl.Expr:
+    assert feature.expr is not None
+    return finite(feature.expr, feature.dtype).alias(feature.name)
 
 # %% ../nbs/04_features.ipynb #a55b4610
 class FeatureSet:
@@ -356,9 +358,10 @@ def _compared_as(field: Field) -> tuple[Any, Any]:
 # %% ../nbs/04_features.ipynb #25d1b020
 def _identity_of_set(features: FeatureSet) -> list[Any]:
     "What the values of a set depend on."
-    request, reads = features.request, set[str]()
+    request = features.request
+    reads: set[str] = set()
     for f in features.features:
-        reads |= _reads(f)
+        reads |= f.reads
     encodings = [request.encoding(n) for n in sorted(reads & set(request.fields))]
     identities = sorted(_identity(f) for f in features.features)
     return [features.engine, request.name, encodings, identities]

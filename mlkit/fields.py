@@ -317,8 +317,8 @@ ISO = f"^{_DATE}[T ]{_CLOCK}{_OFFSET}$"  # the one way to write a time, in files
 def _time_of_text(text: pl.Expr) -> pl.Expr:
     "ISO 8601 as a moment; null where it is none."
     plain = text.str.strip_chars()
-    iso = pl.when(plain.str.contains(ISO)).then(plain)
-    iso = iso.str.replace(" ", "T").str.replace("Z$", "+00:00")
+    written = pl.when(plain.str.contains(ISO)).then(plain)
+    iso = written.str.replace(" ", "T").str.replace("Z$", "+00:00")
     zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
     naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
     return pl.coalesce(zoned.cast(TIME), naive.dt.replace_time_zone("UTC"))

@@ -20,7 +20,7 @@ from .values import FeatureType
 __all__ = ['AGGREGATES', 'AggregateKind', 'whole', 'number', 'in_unit', 'as_measured', 'ratio']
 
 # %% ../nbs/03ab_formulas.ipynb #05035a15
-_Measured = Callable[["Field | None"], FeatureType]  # the type of a value, by the measure's field
+_TypeOf = Callable[["Field | None"], FeatureType]  # the type of a value, by the measure's field
 
 
 def _only_count(n: Any) -> Any:
@@ -34,7 +34,7 @@ class AggregateKind:
     name: str  # the word that a stream is asked in
     doc: str  # what the word gives, for whoever writes it
     meaning: str  # for the catalogue: {s} is the stream, {m} the measure, {of} a condition
-    type: _Measured
+    value_type: _TypeOf
     takes: tuple[type[Field], ...] = ()  # kinds of measures; none: it is asked of events
     conditional: bool = False  # is asked of a condition
     facts: tuple[str, ...] = ()  # names in `FACTS`
@@ -45,17 +45,17 @@ class AggregateKind:
     elapsed: bool = False  # its one fact is the time since the last event, in microseconds
 
 # %% ../nbs/03ab_formulas.ipynb #c21d8062
-def whole(unit: str) -> _Measured:
+def whole(unit: str) -> _TypeOf:
     "A whole number of these."
     return lambda field: FeatureType(pl.Int64, unit)
 
 
-def number(unit: str) -> _Measured:
+def number(unit: str) -> _TypeOf:
     "A decimal number of this unit, whatever the measure."
     return lambda field: FeatureType(pl.Float64, unit)
 
 
-def in_unit(of_flags: str = "") -> _Measured:
+def in_unit(of_flags: str = "") -> _TypeOf:
     "A decimal number in the measure's unit; `of_flags` is the unit where the measure is a flag."
 
     def measured(field: Field | None) -> FeatureType:
@@ -75,6 +75,8 @@ def as_measured(field: Field | None) -> FeatureType:
 # %% ../nbs/03ab_formulas.ipynb #7257a89b
 def _float(x: Any) -> Any:
     "The nearest float64, of a whole number or a column."
+    if type(x) is int:
+        return float(x)
     return x.astype(np.float64) if isinstance(x, np.ndarray) else float(x)
 
 
