@@ -22,6 +22,7 @@ from .commands_data import cluster_address
 from mlkit.display import (
     RunDisplay,
     console,
+    cut_line,
     escape,
     next_steps,
     parameters_table,
@@ -29,10 +30,11 @@ from mlkit.display import (
     show_figures,
 )
 from .errors import UserError
+from .period import FOUND
 from .pipeline import Record, Selection, StepFailed, preview
 from .pipeline import run as run_steps
 from .project import project_file
-from .runs import Prepared, only_one, prepare, remember, simulator_parameters
+from .runs import Prepared, chosen_cut, only_one, prepare, remember, simulator_parameters
 from .settings import Settings, Workspace, activate, load_settings, replace_text
 from .steps import Step, load_pipeline
 from .usecase import load_usecase
@@ -76,6 +78,9 @@ def show_latest(workspace: Workspace) -> None:
         return
     summary = json.loads(path.read_text())
     show_figures(summary)
+    cut = chosen_cut(workspace)
+    if cut and cut.origin == FOUND:
+        console.print(cut_line(cut))
     console.print()
     for name, where in next_steps(workspace, summary["example_decision"]):
         console.print(f"{name:<8} {where}", soft_wrap=True)

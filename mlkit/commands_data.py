@@ -35,8 +35,7 @@ def _event_source(
     redis: dict[str, Any],  # options of a Redis stream
 ) -> Any:
     "The source that was asked for, or is set."
-    from mlkit.redis_source import RedisSource
-    from mlkit.sources import FolderSource
+    from mlkit.sources import FolderSource, RedisSource
 
     workspace, usecase, settings = context.workspace, context.usecase, context.settings
     name = name or settings.stream_source
@@ -71,7 +70,8 @@ def _consume(
     with ensure_store(features, context.workspace.path, logs, url) as store:
         consumer = Consumer(logs, [Follower(store, logs)], source)
         server = consumer.metrics.serve(metrics_port) if metrics_port else None
-        with stopping(consumer), StreamDisplay(title) as display:
+        display: Any = StreamDisplay(title)
+        with stopping(consumer), display:
             stats = consume(consumer, once, display)
         if server:
             server.shutdown()
@@ -125,7 +125,7 @@ def stream(
     context.workspace.create()
     if follow_only:
         return _consume(context, None, once, metrics_port)
-    of_redis = dict(key=key, batch_size=batch, linger=linger, takeover=takeover)
+    of_redis = dict(key=key, most=batch, linger=linger, takeover=takeover)
     taken = _event_source(context, source, dict(settle=settle), of_redis)
     try:
         _consume(context, taken, once, metrics_port)
@@ -193,7 +193,7 @@ def _backfill_features(
     from mlkit.backfill import Dask, Local, backfill, connect
 
     start = time.monotonic()
-    executor = Dask(connect(scheduler)) if scheduler else Local(processes)
+    executor: Any = Dask(connect(scheduler)) if scheduler else Local(processes)
     with task_bars() as on_progress:
         done = backfill(
             context.usecase.features,

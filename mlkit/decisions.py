@@ -21,8 +21,7 @@ from typing import Any
 import orjson
 
 from .events import ContractError, accept
-from .modelfiles import load_model, model_digest
-from .models import Model, contributions, row
+from .models import Model, load_model, model_digest, reasons, row
 from .online import Store
 from .policy import Policy, Routed, load_policy, route
 from .requests import Online
@@ -240,7 +239,7 @@ class Engine:
         try:
             x = row(values, model.features)
             probability = float(model.score(x)[0])
-            return Evaluated(values, state, probability, contributions(model, values, x))
+            return Evaluated(values, state, probability, reasons(model, values, x))
         except Exception as e:
             return Evaluated(values, state, failure=f"model: {e}")
 

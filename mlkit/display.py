@@ -19,13 +19,14 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from .period import Cut
 from .pipeline import Status, Watcher
 from .settings import Workspace
 from .steps import GIVEN, Step
 
 # %% auto #0
 __all__ = ['console', 'METRICS', 'plain_table', 'pairs_table', 'preview_table', 'parameters_table', 'progress_bar', 'RunDisplay',
-           'metrics_table', 'show_figures', 'next_steps', 'StreamDisplay', 'task_bars']
+           'metrics_table', 'cut_line', 'show_figures', 'next_steps', 'StreamDisplay', 'task_bars']
 
 # %% ../nbs/17a_display.ipynb #ad5333c0
 _WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -191,6 +192,12 @@ def _rows_line(summary: dict[str, Any]) -> str:
         f"[bold]{summary['rows']:,}[/] rows, {summary['quarantined']:,} in quarantine; "
         f"model version {model['version']} ({model['kind']}) at the cut {summary['cut'][:10]}"
     )
+
+
+def cut_line(cut: Cut) -> str:
+    "Where the cut of a run came from, and how to choose another."
+    day = f"{cut.at:%Y-%m-%d}"
+    return f"cut: {day}, {cut.origin}; choose another with -p cut=YYYY-MM-DD"
 
 
 def _decided_line(summary: dict[str, Any]) -> str:

@@ -12,22 +12,20 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
+from .period import Cut
 from .pipeline import Outside, Pipeline, Record, code_digest, digest
 from .project import project_file
 from .settings import Settings, SettingsError, Workspace, active_workspace, replace_text
-from .splits import Plan
 from .steps import Parameter, PipelineError, Step, check_parameters, load_pipeline, names_of
 from .usecase import UseCase
 
 # %% auto #0
 __all__ = ['SIMULATOR', 'simulator_parameters', 'simulated', 'read_pairs', 'step_values', 'workspace_name', 'remember',
-           'choose_workspace', 'first_cut', 'Cut', 'choose_cut', 'outside_of', 'Prepared', 'prepare', 'only_one']
+           'choose_workspace', 'chosen_cut', 'outside_of', 'Prepared', 'prepare', 'only_one']
 
 # %% ../nbs/17b_runs.ipynb #d96e5d75
 SIMULATOR = "simulator"
@@ -183,9 +181,18 @@ def _check_not_simulated(simulator: Sequence[Any], given: dict[str, Any]) -> Non
         )
 
 
+def chosen_cut(workspace: Workspace) -> Cut | None:
+    "The cut of the workspace's last run, and who chose it; None before there was one."
+    ingested = Record.read(workspace, _INGEST)
+    if ingested is None:
+        return None
+    result = ingested.result
+    return Cut(datetime.fromisoformat(result["cut"]), result["cut_origin"])
+
+
 def _absolute(source: str) -> str:
     "A source relative to where the command was called, as a full path; raises where it is absent."
-    from mlkit.files import source_files
+    from mlkit.etl import source_files
 
     place = Path.cwd() / Path(source).expanduser()
     source_files(place)
@@ -202,75 +209,12 @@ def _next_cut(workspace: Workspace) -> str:
         )
     return served.result["end"][:10]
 
-# %% ../nbs/17b_runs.ipynb #e35010c3
-def first_cut(
-    times: pl.Series,  # of the requests
-    plan: Plan,
-) -> datetime:  # midnight, UTC
-    "The latest cut whose test period has mature labels. Raises `PipelineError` where none has."
-    start, end = times.min(), times.max()
-    assert isinstance(start, datetime) and isinstance(end, datetime)
-    mature = end - timedelta(days=plan.test + plan.wait)
-    cut = mature.replace(hour=0, minute=0, second=0, microsecond=0)
-    if plan.train_start(cut) < start.replace(hour=0, minute=0, second=0, microsecond=0):
-        needed = plan.train + plan.test + 2 * plan.wait
-        raise PipelineError(
-            f"the source holds requests from {start:%Y-%m-%d} to {end:%Y-%m-%d}, and the use "
-            f"case's plan needs {needed} days to train once and to judge: take more data, choose "
-            "the cut yourself (-p cut=YYYY-MM-DD), or shorten the plan."
-        )
-    return cut
-
-
-def _request_times(usecase: UseCase, source: Path) -> pl.Series:
-    "When the requests of a source were made."
-    from mlkit.files import read_source, source_files
-    from mlkit.formats import find_format, to_events
-
-    times = []
-    for path in source_files(source):
-        raw = read_source(path)
-        events = to_events(find_format(usecase.formats, raw.columns, path), raw)[0]
-        times.append(events[usecase.request]["event_time"])
-    return pl.concat(times)
-
-
-@dataclass(frozen=True)
-class Cut:
-    "The moment at which a model is trained, and who chose it."
-
-    at: datetime
-    origin: str  # "given", "the use case's", "taken from the data"
-
-
-def choose_cut(
-    usecase: UseCase,
-    source: Path,
-    kind: str,  # the name of the source's format
-    given: str,  # an ISO date; empty: none was given
-) -> Cut:
-    "The cut of a run."
-    if given:
-        return Cut(_day(given), "given")
-    if kind in usecase.cuts:
-        return Cut(usecase.cuts[kind], "the use case's")
-    return Cut(first_cut(_request_times(usecase, source), usecase.plan), "taken from the data")
-
-
-def _day(text: str) -> datetime:
-    "An ISO date or time, in UTC."
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise PipelineError(f"cut = {text!r}: write a day, as in -p cut=2025-04-11.") from None
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
 # %% ../nbs/17b_runs.ipynb #1575ea67
 def _source_print(settings: Settings, source: str) -> str:
     "Names a source's content; a simulated one is named by its parameters already."
     if source == SIMULATOR:
         return SIMULATOR
-    from mlkit.files import source_hash
+    from mlkit.etl import source_hash
 
     return source_hash(settings.root / source)
 

@@ -11,10 +11,9 @@ import polars as pl
 import pytest
 from helpers import folder_bytes
 
-from mlkit.etl import Logs, ingest
+from mlkit.etl import Logs, SourceError, ingest
 from mlkit.eventlog import LogError, scan
 from mlkit.events import ContractError, check
-from mlkit.files import SourceError
 from mlkit.usecases import fraud, simulator
 
 FORMATS = fraud.usecase.formats
