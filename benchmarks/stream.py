@@ -25,9 +25,10 @@ os.environ["POLARS_MAX_THREADS"] = "1"
 import numpy as np
 import polars as pl
 
-from mlkit.etl import Logs
+from mlkit.etl import Batch, BatchName, Logs, land
 from mlkit.eventlog import append
-from mlkit.sources import Batch, FolderSource, Lag, RedisSource, land_batch
+from mlkit.redis_source import RedisSource
+from mlkit.sources import FolderSource, Lag
 from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, run
 from mlkit.usecases.fraud import Transaction, features
@@ -78,7 +79,12 @@ class Prepared:
 
 def batches(events: int, size: int) -> list[Batch]:
     return [
-        Batch(f"b{i}", {Transaction: payments(i, i + size)}, entries=size, oldest=time.time())
+        Batch(
+            BatchName(f"b{i}"),
+            {Transaction: payments(i, i + size)},
+            entries=size,
+            oldest=time.time(),
+        )
         for i in range(HISTORY, HISTORY + events, size)
     ]
 
@@ -92,7 +98,7 @@ def rates(events: int, size: int) -> dict[str, Any]:
             append(logs[Transaction], payments(0, HISTORY), "history")
             with ensure_store(features, Path(folder), logs) as store:
                 follower, n = Follower(store, logs), sum(b.entries for b in prepared)
-                landed = [land_batch(logs, b).events for b in prepared] if part == "state" else []
+                landed = [land(logs, b).events for b in prepared] if part == "state" else []
                 consumer = Consumer(logs, [follower] if part == "both" else [], Prepared(prepared))
                 start = time.perf_counter()
                 if part == "state":
@@ -182,7 +188,7 @@ def delays(kind: str, rate: float, seconds: float, linger: float = 0.0) -> dict[
     return dict(
         events_per_second=rate,
         events=len(taken),
-        batches=consumer.progress.batches,
+        batches=consumer.stats.batches,
         **{f"p{q}_ms": round(float(np.percentile(ms, q)), 1) for q in (50, 99)},
     )
 

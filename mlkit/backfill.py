@@ -30,7 +30,7 @@ import mlkit
 from .aggregates import GroupBy
 from .errors import UserError
 from .etl import Logs
-from .eventlog import EventLog, below, open_table, storage_options
+from .eventlog import EventLog, join_uri, open_table, storage_options
 from .events import Stream
 from .expressions import as_request, row_wise
 from .features import FeatureSet
@@ -353,12 +353,12 @@ class Job:
         return [x for x in self.features.groups if (x.key, x.by) == self.groups[key]]
 
     def piece(self, key: int, *name: Any) -> str:
-        return below(self.scratch, f"key-{key}", "-".join(str(n) for n in name) + ".arrow")
+        return join_uri(self.scratch, f"key-{key}", "-".join(str(n) for n in name) + ".arrow")
 
 # %% ../nbs/05b_backfill.ipynb #c637b107
 def note(job: Job, name: str, result: Any) -> tuple[str, Any]:
     "Keep a task's result: it is done."
-    put(below(job.scratch, "done", f"{name}.json"), json.dumps(result).encode())
+    put(join_uri(job.scratch, "done", f"{name}.json"), json.dumps(result).encode())
     return name, result
 
 
@@ -366,7 +366,7 @@ def done(job: Job) -> dict[str, Any]:
     "Results of the tasks that are done, by name."
     from pyarrow import fs
 
-    store, path = _store(below(job.scratch, "done"))
+    store, path = _store(join_uri(job.scratch, "done"))
     found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return {
         f.base_name.removesuffix(".json"): json.loads(store.open_input_file(f.path).read())
@@ -523,7 +523,7 @@ def _write_day(job: Job, block: int, day: Any, rows: pl.DataFrame) -> dict[str, 
     "One Parquet file, and what Delta's log says of it."
     path, data = f"event_date={day}/block-{block:06}-{uuid.uuid4().hex}.parquet", io.BytesIO()
     rows.write_parquet(data)
-    put(below(job.out, path), data.getbuffer())
+    put(join_uri(job.out, path), data.getbuffer())
     low, high = (
         t.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         for t in (rows["event_time"].min(), rows["event_time"].max())
@@ -961,7 +961,11 @@ def backfill(
         place,
     )
     job = Job(
-        features, below(_absolute(scratch or below(place, "_scratch")), work), place, buckets, until
+        features,
+        join_uri(_absolute(scratch or join_uri(place, "_scratch")), work),
+        place,
+        buckets,
+        until,
     )
     files, units, resumed = _steps(job, cuts, executor, cost, on_progress)
     version = _commit(job, files, log)
@@ -1104,7 +1108,7 @@ def read_features(
         .to_list()
     )
     return pl.scan_parquet(
-        [below(uri, unquote(p)) for p in days],
+        [join_uri(uri, unquote(p)) for p in days],
         hive_partitioning=False,
         glob=False,
         storage_options=storage_options(uri),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ import polars as pl
 
 from .features import FeatureSet
 from .metrics import calibration_error
-from .models import Model, ModelError, load_model, logistic, matrix, row, save_model
-from .training import Backtest, calibration
+from .modelfiles import load_model, save_model
+from .models import Model, ModelError, matrix, row
+from .recipes import Backtest, calibrate, probabilities
 
 # %% auto #0
-__all__ = ['Check', 'check_model', 'check_invariances', 'calibration_out_of_time', 'gates']
+__all__ = ['Answer', 'Check', 'check_model', 'check_invariances', 'calibration_out_of_time', 'gates']
 
 # %% ../nbs/08_checks.ipynb #fe2c7eda
 @dataclass(frozen=True)
@@ -31,11 +33,99 @@ class Check:
     passed: bool
     detail: str = ""
 
+
+Answer = tuple[bool, str]  # passed, detail
+
 # %% ../nbs/08_checks.ipynb #bf2dca59
+@dataclass(frozen=True)
+class _Trial:
+    "A model and the rows it is tried on."
+
+    model: Model
+    x: np.ndarray  # shape (rows, features)
+    some: np.ndarray  # numbers of the rows that are tried one by one
+    latency_budget_ms: float
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        return self.model.score(self.x)
+
+    @cached_property
+    def one_by_one(self) -> tuple[np.ndarray, np.ndarray]:
+        "Scores of some rows, each alone, and the seconds that each took."
+        scores, seconds = [], []
+        for i in self.some:
+            start = time.perf_counter()
+            scores.append(self.model.score(self.x[i : i + 1])[0])
+            seconds.append(time.perf_counter() - start)
+        return np.array(scores), np.array(seconds)
+
+
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    "The same bits."
     return a.tobytes() == b.tobytes()
 
 
+def _finite(trial: _Trial) -> Answer:
+    return bool(np.isfinite(trial.scores).all()), f"{len(trial.x):,} rows"
+
+
+def _probabilities(trial: _Trial) -> Answer:
+    low, high = trial.scores.min(), trial.scores.max()
+    return bool(low >= 0 and high <= 1), f"from {low:.4f} to {high:.4f}"
+
+
+def _deterministic(trial: _Trial) -> Answer:
+    twice = trial.model.score(trial.x)
+    return _same(trial.scores, twice), f"{len(trial.x):,} rows scored twice"
+
+
+def _independent(trial: _Trial) -> Answer:
+    alone = _same(trial.one_by_one[0], trial.scores[trial.some])
+    order = np.random.default_rng(0).permutation(len(trial.x))
+    shuffled = _same(trial.model.score(trial.x[order]), trial.scores[order])
+    return alone and shuffled, f"{len(trial.some)} rows one by one, all shuffled"
+
+
+def _saved(trial: _Trial) -> Answer:
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(trial.model, folder)
+        back = load_model(folder)
+    return _same(back.score(trial.x), trial.scores), "saved, read back, scored once more"
+
+
+def _missing(trial: _Trial) -> Answer:
+    empty = np.full((1, trial.x.shape[1]), np.nan)
+    return True, f"all features missing: {trial.model.score(empty)[0]:.4f}"
+
+
+def _contributions(trial: _Trial) -> Answer:
+    x = trial.x[trial.some[:50]]
+    moved = trial.model.contributions(x)
+    if moved.shape != x.shape or not np.isfinite(moved).all():
+        return False, f"of shape {moved.shape} for rows of shape {x.shape}, or not finite"
+    alone = [trial.model.contributions(x[i : i + 1]) for i in range(len(x))]
+    return _same(np.concatenate(alone), moved), f"{len(x)} rows one by one"
+
+
+def _fast(trial: _Trial) -> Answer:
+    median = float(np.median(trial.one_by_one[1]) * 1000)
+    budget = trial.latency_budget_ms
+    return median <= budget, f"median {median:.2f} ms a row, budget {budget:g} ms"
+
+
+_CONTRACT: dict[str, Callable[[_Trial], Answer]] = {
+    "scores are finite": _finite,
+    "scores are probabilities": _probabilities,
+    "scoring is deterministic": _deterministic,
+    "rows are independent": _independent,
+    "saving changes nothing": _saved,
+    "missing facts do not break it": _missing,
+    "contributions are reproducible": _contributions,
+    "within the latency budget": _fast,
+}
+
+# %% ../nbs/08_checks.ipynb #9f42e975
 def check_model(
     model: Model,
     features: FeatureSet,
@@ -44,67 +134,39 @@ def check_model(
     sample: int = 200,  # rows scored one by one
 ) -> list[Check]:
     "Does a model keep the contract of `models.Model`?"
-    missing = [n for n in model.features if n not in features.inputs]
-    if missing:
-        return [Check("features are known", False, f"unknown: {', '.join(missing)}")]
-    done = [
-        Check("features are known", True, f"{len(model.features)} features"),
-        Check(
-            "trained on these definitions",
-            model.features_hash in ("", features.hash),
-            f"model {model.features_hash or 'any'}, set {features.hash}",
-        ),
-    ]
-    x = matrix(frame, model.features)
+    if not frame.height:
+        raise ModelError("a model is tried on feature rows, and there are none.")
+    done = [_known(model, features), _same_definitions(model, features)]
+    if not done[0].passed:
+        return done[:1]
+    some = np.linspace(0, frame.height - 1, min(sample, frame.height)).astype(int)
+    trial = _Trial(model, matrix(frame, model.features), some, latency_budget_ms)
+    for name, question in _CONTRACT.items():
+        done.append(_answered(name, question, trial))
+        if name == "scores are finite" and not done[-1].passed:
+            break
+    return done
+
+
+def _answered(name: str, question: Callable[[_Trial], Answer], trial: _Trial) -> Check:
+    "Ask; a model that fails on the question has not passed it."
     try:
-        scores = model.score(x)
-    except (ModelError, ValueError) as e:
-        return [*done, Check("scores are finite", False, str(e))]
-    some = np.linspace(0, len(x) - 1, min(sample, len(x))).astype(int)
-    single, seconds = [], []
-    for i in some:
-        start = time.perf_counter()
-        single.append(model.score(x[i : i + 1])[0])
-        seconds.append(time.perf_counter() - start)
-    shuffled = np.random.default_rng(0).permutation(len(x))
-    with tempfile.TemporaryDirectory() as d:
-        save_model(model, d)
-        back = load_model(d).score(x)
-    try:
-        empty = f"{model.score(np.full((1, x.shape[1]), np.nan))[0]:.4f}"
-    except (ModelError, ValueError) as e:
-        empty = f"failed: {e}"
-    median = float(np.median(seconds) * 1000)
-    return [
-        *done,
-        Check(
-            "scores are probabilities",
-            bool(((scores >= 0) & (scores <= 1)).all()),
-            f"from {scores.min():.4f} to {scores.max():.4f}",
-        ),
-        Check(
-            "scoring is deterministic",
-            _same(scores, model.score(x)),
-            f"{len(x):,} rows scored twice",
-        ),
-        Check(
-            "rows are independent",
-            _same(np.array(single), scores[some])
-            and _same(model.score(x[shuffled]), scores[shuffled]),
-            f"{len(some)} rows one by one, all shuffled",
-        ),
-        Check("saving changes nothing", _same(back, scores), "saved, read back, scored again"),
-        Check(
-            "missing facts do not break it",
-            not empty.startswith("failed"),
-            f"all features missing: {empty}",
-        ),
-        Check(
-            "within the latency budget",
-            median <= latency_budget_ms,
-            f"median {median:.2f} ms a row, budget {latency_budget_ms:g} ms",
-        ),
-    ]
+        passed, detail = question(trial)
+    except (ModelError, ValueError, ArithmeticError, LookupError, TypeError) as e:
+        return Check(name, False, f"failed: {e}")
+    return Check(name, passed, detail)
+
+
+def _known(model: Model, features: FeatureSet) -> Check:
+    unknown = [name for name in model.features if name not in features.inputs]
+    detail = f"unknown: {', '.join(unknown)}" if unknown else f"{len(model.features)} features"
+    return Check("features are known", not unknown, detail)
+
+
+def _same_definitions(model: Model, features: FeatureSet) -> Check:
+    detail = f"model {model.features_hash or 'any'}, set {features.hash}"
+    passed = model.features_hash in ("", features.hash)
+    return Check("trained on these definitions", passed, detail)
 
 # %% ../nbs/08_checks.ipynb #de0b9d09
 def check_invariances(
@@ -115,36 +177,45 @@ def check_invariances(
 ) -> list[Check]:
     "Does the score move the way the domain demands?"
     rows = frame.gather_every(max(1, frame.height // sample)).to_dicts()
-    before = model.score(np.concatenate([row(r, model.features) for r in rows]))
-    done = []
-    for rule in invariances:
-        after = model.score(np.concatenate([row(rule.change(r), model.features) for r in rows]))
-        wrong = {"same": after != before, "up": after < before, "down": after > before}[
-            rule.allowed
-        ]
-        detail = (
-            f"{len(rows)} rows"
-            if not wrong.any()
-            else f"{int(wrong.sum())} of {len(rows)} rows move the wrong way, by up to {float(np.abs(after - before)[wrong].max()):.4f}"
-        )
-        done.append(Check(rule.name, not wrong.any(), detail))
-    return done
+    before = _scores(model, rows)
+    return [_check_invariance(model, rule, rows, before) for rule in invariances]
+
+
+def _scores(model: Model, rows: list[dict[str, Any]]) -> np.ndarray:
+    return model.score(np.concatenate([row(values, model.features) for values in rows]))
+
+
+def _check_invariance(
+    model: Model, rule: Any, rows: list[dict[str, Any]], before: np.ndarray
+) -> Check:
+    after = _scores(model, [rule.change(values) for values in rows])
+    wrong = _WRONG[rule.allowed](before, after)
+    if not wrong.any():
+        return Check(rule.name, True, f"{len(rows)} rows")
+    furthest = np.abs(after - before)[wrong].max()
+    detail = f"{wrong.sum()} of {len(rows)} rows move the wrong way, by up to {furthest:.4f}"
+    return Check(rule.name, False, detail)
+
+
+# What a change may not do to the score, by what it is allowed to.
+_WRONG: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "same": lambda before, after: after != before,
+    "up": lambda before, after: after < before,
+    "down": lambda before, after: after > before,
+}
 
 # %% ../nbs/08_checks.ipynb #17b3ebfb
 def calibration_out_of_time(
     candidate: Backtest,
 ) -> float:  # expected calibration error on the latest fold
-    "How far off a calibration fitted on the earlier folds is on the latest: a calibrator is never judged on the rows it was fitted on."
+    """How far off a calibration fitted on the earlier folds is on the latest.
+
+    A calibrator is never judged on the rows it was fitted on.
+    """
     latest = candidate.fold == 0
-    if latest.all():
-        raise ValueError(
-            "calibration cannot be judged on a single fold; give the plan two or more, or a longer history."
-        )
-    a, b = calibration(candidate.margins[~latest], candidate.labels[~latest])
-    return calibration_error(
-        candidate.labels[latest],
-        np.array([logistic(a * z + b) for z in candidate.margins[latest].tolist()]),
-    )
+    fitted = calibrate(candidate.margins[~latest], candidate.labels[~latest])
+    predicted = probabilities(candidate.margins[latest], fitted)
+    return calibration_error(candidate.labels[latest], predicted)
 
 
 def gates(
@@ -153,33 +224,37 @@ def gates(
     baseline: Backtest,  # the constant
     champion: Backtest | None = None,  # the current champion's recipe on the same folds
     tolerance: float = 0.02,  # AP that a candidate may fall short of the champion
-    most_ece: float = 0.02,  # largest expected calibration error out of time
+    max_ece: float = 0.02,  # largest expected calibration error out of time
 ) -> list[Check]:
     "May the candidate replace the champion?"
-    ece, ap = calibration_out_of_time(candidate), candidate.mean("ap")
     done = [
-        Check(
-            "keeps the model contract",
-            all(c.passed for c in checks),
-            "; ".join(c.name for c in checks if not c.passed) or f"{len(checks)} checks",
-        ),
-        Check(
-            "better than the base rate",
-            ap > baseline.mean("ap"),
-            f"AP {ap:.3f} against {baseline.mean('ap'):.3f}",
-        ),
-        Check(
-            "calibrated out of time",
-            ece <= most_ece,
-            f"expected calibration error {ece:.4f}, limit {most_ece:g}",
-        ),
+        _keeps_contract(checks),
+        _beats_base_rate(candidate, baseline),
+        _is_calibrated(candidate, max_ece),
     ]
     if champion is not None:
-        done.append(
-            Check(
-                "not worse than the champion",
-                ap >= champion.mean("ap") - tolerance,
-                f"AP {ap:.3f} against {champion.mean('ap'):.3f}, tolerance {tolerance:g}",
-            )
-        )
+        done.append(_not_worse(candidate, champion, tolerance))
     return done
+
+
+def _keeps_contract(checks: Sequence[Check]) -> Check:
+    failed = [check.name for check in checks if not check.passed]
+    detail = "; ".join(failed) or f"{len(checks)} checks"
+    return Check("keeps the model contract", not failed, detail)
+
+
+def _beats_base_rate(candidate: Backtest, baseline: Backtest) -> Check:
+    ap, base = candidate.mean("ap"), baseline.mean("ap")
+    return Check("better than the base rate", ap > base, f"AP {ap:.3f} against {base:.3f}")
+
+
+def _is_calibrated(candidate: Backtest, limit: float) -> Check:
+    ece = calibration_out_of_time(candidate)
+    detail = f"expected calibration error {ece:.4f}, limit {limit:g}"
+    return Check("calibrated out of time", ece <= limit, detail)
+
+
+def _not_worse(candidate: Backtest, champion: Backtest, tolerance: float) -> Check:
+    ap, held = candidate.mean("ap"), champion.mean("ap")
+    detail = f"AP {ap:.3f} against {held:.3f}, tolerance {tolerance:g}"
+    return Check("not worse than the champion", ap >= held - tolerance, detail)

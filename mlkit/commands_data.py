@@ -35,7 +35,8 @@ def _event_source(
     redis: dict[str, Any],  # options of a Redis stream
 ) -> Any:
     "The source that was asked for, or is set."
-    from mlkit.sources import FolderSource, RedisSource
+    from mlkit.redis_source import RedisSource
+    from mlkit.sources import FolderSource
 
     workspace, usecase, settings = context.workspace, context.usecase, context.settings
     name = name or settings.stream_source
@@ -125,7 +126,7 @@ def stream(
     context.workspace.create()
     if follow_only:
         return _consume(context, None, once, metrics_port)
-    of_redis = dict(key=key, most=batch, linger=linger, takeover=takeover)
+    of_redis = dict(key=key, batch_size=batch, linger=linger, takeover=takeover)
     taken = _event_source(context, source, dict(settle=settle), of_redis)
     try:
         _consume(context, taken, once, metrics_port)

@@ -21,7 +21,8 @@ from typing import Any
 import orjson
 
 from .events import ContractError, accept
-from .models import Model, load_model, model_digest, reasons, row
+from .modelfiles import load_model, model_digest
+from .models import Model, contributions, row
 from .online import Store
 from .policy import Policy, Routed, load_policy, route
 from .requests import Online
@@ -239,7 +240,7 @@ class Engine:
         try:
             x = row(values, model.features)
             probability = float(model.score(x)[0])
-            return Evaluated(values, state, probability, reasons(model, values, x))
+            return Evaluated(values, state, probability, contributions(model, values, x))
         except Exception as e:
             return Evaluated(values, state, failure=f"model: {e}")
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -27,8 +26,8 @@ from .errors import UserError
 from .events import TIME, Stream
 
 # %% auto #0
-__all__ = ['AWS', 'KnownIds', 'below', 'storage_options', 'Appended', 'LogError', 'open_table', 'files_of', 'EventLog', 'scan',
-           'append', 'Quarantine', 'fingerprint', 'compact', 'content_hash']
+__all__ = ['AWS', 'KnownIds', 'join_uri', 'storage_options', 'Appended', 'LogError', 'open_table', 'files_of', 'EventLog', 'scan',
+           'append', 'Quarantine', 'fingerprint', 'compact']
 
 # %% ../nbs/02_eventlog.ipynb #f7353e56
 class KnownIds:
@@ -79,7 +78,7 @@ AWS = (
 )
 
 
-def below(
+def join_uri(
     folder: Path | str,  # a folder, or `s3://bucket/prefix`
     *parts: str,
 ) -> str:
@@ -185,9 +184,9 @@ class EventLog:
         folder: Path
         | str,  # tables live in `folder/<stream name>`; a folder, or `s3://bucket/prefix`
     ):
-        self.stream, self.uri = stream, below(folder, stream.name)
+        self.stream, self.uri = stream, join_uri(folder, stream.name)
         self.quarantine = Quarantine(
-            below(
+            join_uri(
                 str(folder).rstrip("/").rpartition("/")[0]
                 if "://" in str(folder)
                 else Path(folder).parent,
@@ -320,10 +319,12 @@ def append(
     attempts: int = 20,  # how often to try behind another writer
 ) -> Appended:
     "Append a batch exactly once."
+    if frame.is_empty():
+        return Appended(pl.DataFrame(schema=log.schema))
     for attempt in range(attempts):
         table = log._table if attempt == 0 and log._table is not None else log.table()
         if table is not None and table.transaction_version(batch) is not None:
-            return Appended(pl.DataFrame(schema=log.schema), repeated=True)
+            return Appended(pl.DataFrame(schema=log.schema), duplicates=frame.height, repeated=True)
         _refresh(log, table)
         new, known, duplicates, conflicts = _split(log, frame)
         log.quarantine.put(conflicts, f"{batch}/conflict", "event_id: known with another payload")
@@ -500,14 +501,3 @@ def _alone(log: EventLog) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-# %% ../nbs/02_eventlog.ipynb #515011c5
-def content_hash(
-    path: Path | str,  # a file of any size
-) -> str:  # 32 hexadecimal digits
-    "BLAKE2b of a file's bytes."
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as f:
-        while chunk := f.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -10,75 +10,96 @@ import polars as pl
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 # %% auto #0
-__all__ = ['card_precision', 'reliability', 'calibration_error', 'evaluate']
+__all__ = ['TITLES', 'precision_at_k', 'reliability', 'calibration_error', 'evaluate']
 
 # %% ../nbs/06a_metrics.ipynb #059a6ffc
-def card_precision(
+def precision_at_k(
     frame: pl.DataFrame,  # `event_time`, the entity, `label` (flag), `score`
-    entity: str = "customer_id",
-    top: int = 100,  # how many entities can be looked at in a day
-) -> float:  # mean over days of hits / top
-    "Card precision at `top`; with fewer cards than `top` on a day it is still divided by `top`."
+    entity: str,  # what is looked at: a column
+    k: int = 100,  # how many can be looked at in a day
+) -> float:  # mean over days of hits / k
+    "Precision of the `k` highest scores a day, an entity counted once; NaN without a day."
     found: set = set()
     daily = []
-    days = frame.with_columns(_day=pl.col("event_time").dt.date()).partition_by(
-        "_day", maintain_order=True
-    )
-    for day in sorted(days, key=lambda d: d["_day"][0]):
-        cards = (
-            day.filter(~pl.col(entity).is_in(list(found)))
-            .group_by(entity, maintain_order=True)
-            .agg(pl.col("score").max(), pl.col("label").max())
-            .sort("score", descending=True, maintain_order=True)
-            .head(top)
-        )
-        hits = cards.filter(pl.col("label"))[entity].to_list()
+    for day in _days(frame):
+        new = day.filter(~pl.col(entity).is_in(list(found)))
+        hits = _highest(new, entity, k).filter(pl.col("label"))[entity].to_list()
         found.update(hits)
-        daily.append(len(hits) / top)
+        daily.append(len(hits) / k)
     return float(np.mean(daily)) if daily else float("nan")
 
-# %% ../nbs/06a_metrics.ipynb #f44f41d3
+
+def _days(frame: pl.DataFrame) -> list[pl.DataFrame]:
+    "One frame a day, in the order of the days."
+    dated = frame.with_columns(_day=pl.col("event_time").dt.date())
+    parts = dated.partition_by("_day", maintain_order=True)
+    return sorted(parts, key=lambda part: part["_day"][0])
+
+
+def _highest(day: pl.DataFrame, entity: str, k: int) -> pl.DataFrame:
+    "The `k` entities with the highest scores; one row each, positive if any of theirs is."
+    ranked = (
+        day.group_by(entity, maintain_order=True)
+        .agg(pl.col("score").max(), pl.col("label").max())
+        .sort("score", descending=True, maintain_order=True)
+    )
+    return ranked.head(k)
+
+# %% ../nbs/06a_metrics.ipynb #7018fe53
 def reliability(
     label: np.ndarray,  # flags, shape (n,)
     score: np.ndarray,  # probabilities, shape (n,)
     bins: int = 10,  # of equal size
-) -> pl.DataFrame:  # `said`, `happened`, `n` by bin
-    "What was said against what happened."
+) -> pl.DataFrame:  # `predicted`, `happened`, `n` by bin
+    "What was predicted against what happened."
     order = np.argsort(score, kind="stable")
-    parts = [p for p in np.array_split(order, bins) if p.size]
+    parts = [part for part in np.array_split(order, bins) if part.size]
     return pl.DataFrame(
         {
-            "said": [float(score[p].mean()) for p in parts],
-            "happened": [float(label[p].mean()) for p in parts],
-            "n": [p.size for p in parts],
+            "predicted": [float(score[part].mean()) for part in parts],
+            "happened": [float(label[part].mean()) for part in parts],
+            "n": [part.size for part in parts],
         }
     )
 
 
-def calibration_error(label: np.ndarray, score: np.ndarray, bins: int = 10) -> float:
+def calibration_error(
+    label: np.ndarray,  # flags, shape (n,)
+    score: np.ndarray,  # probabilities, shape (n,)
+    bins: int = 10,  # of equal size
+) -> float:  # in units of the probability; NaN without rows
     "Expected calibration error over bins of equal size."
-    r = reliability(label, score, bins)
-    if not r.height:
+    by_bin = reliability(label, score, bins)
+    if not by_bin.height:
         return float("nan")
-    gap, n = np.abs(r["said"].to_numpy() - r["happened"].to_numpy()), r["n"].to_numpy()
+    gap = np.abs(by_bin["predicted"].to_numpy() - by_bin["happened"].to_numpy())
+    n = by_bin["n"].to_numpy()
     return float((gap * n).sum() / n.sum())
 
-# %% ../nbs/06a_metrics.ipynb #7018fe53
+# %% ../nbs/06a_metrics.ipynb #25096f04
+TITLES = dict(auc="AUC", ap="AP", precision_at_100="P@100", brier="Brier", ece="ECE")
+
+
 def evaluate(
     frame: pl.DataFrame,  # `event_time`, the entity, `label`, `score`
-    entity: str = "customer_id",
-    top: int = 100,
-) -> dict[str, float]:  # auc, ap, cp100, brier, ece, rows, positives
-    "Every metric of a scored, labelled frame; NaN where there is only one class."
-    label, score = frame["label"].cast(pl.Int8).to_numpy(), frame["score"].to_numpy()
+    entity: str,  # what is looked at: a column
+    k: int = 100,  # how many can be looked at in a day
+) -> dict[str, float]:
+    "Every metric by name: auc, ap, precision_at_100 (for k=100), brier, ece, rows, positives."
+    label = frame["label"].cast(pl.Int8).to_numpy()
+    score = frame["score"].to_numpy()
+    return {
+        "auc": _of_both_classes(roc_auc_score, label, score),
+        "ap": _of_both_classes(average_precision_score, label, score),
+        f"precision_at_{k}": precision_at_k(frame, entity, k),
+        "brier": _of_both_classes(brier_score_loss, label, score),
+        "ece": calibration_error(label, score),
+        "rows": float(label.size),
+        "positives": float(label.sum()),
+    }
+
+
+def _of_both_classes(metric, label: np.ndarray, score: np.ndarray) -> float:
+    "A metric that needs positives and negatives; NaN where one class is missing."
     both = 0 < label.sum() < label.size
-    nan = float("nan")
-    return dict(
-        auc=float(roc_auc_score(label, score)) if both else nan,
-        ap=float(average_precision_score(label, score)) if both else nan,
-        cp100=card_precision(frame, entity, top),
-        brier=float(brier_score_loss(label, score)) if both else nan,
-        ece=calibration_error(label, score),
-        rows=float(label.size),
-        positives=float(label.sum()),
-    )
+    return float(metric(label, score)) if both else float("nan")

@@ -5,8 +5,6 @@
 # %% ../nbs/06b_models.ipynb #6c431bba
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,8 +17,7 @@ import polars as pl
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['ModelError', 'matrix', 'row', 'logistic', 'Model', 'Constant', 'Linear', 'Trees', 'save_model', 'load_model',
-           'model_digest', 'reasons']
+__all__ = ['ModelError', 'matrix', 'row', 'logistic', 'Examples', 'Model', 'contributions']
 
 # %% ../nbs/06b_models.ipynb #37cf6701
 class ModelError(UserError, ValueError):
@@ -32,30 +29,40 @@ def matrix(
     names: Sequence[str],  # the model's features, in its order
 ) -> np.ndarray:  # float64, shape (rows, features); null as NaN
     "A feature frame as the numbers a model sees."
-    if missing := [n for n in names if n.partition("=")[0] not in frame.columns]:
+    missing = [name for name in names if _feature(name) not in frame.columns]
+    if missing:
         raise ModelError(f"the model wants features that the frame lacks: {', '.join(missing)}.")
-    column = lambda name, equals, word: pl.col(name) == word if equals else pl.col(name)
-    return (
-        frame.select(
-            column(*n.partition("=")).cast(pl.Float64).fill_null(float("nan")).alias(n)
-            for n in names
-        )
-        .to_numpy()
-        .astype(np.float64, order="C")
-    )
+    numbers = frame.select(_column(name) for name in names).to_numpy()
+    return numbers.astype(np.float64, order="C")
 
 
-def row(values: dict[str, Any], names: Sequence[str]) -> np.ndarray:
-    "One request's features as the same numbers; shape (1, features)."
-    return np.array([[_number(values, n) for n in names]])
+def row(
+    values: dict[str, Any],  # feature name to value
+    names: Sequence[str],  # the model's features, in its order
+) -> np.ndarray:  # float64, shape (1, features)
+    "One request's features as the same numbers."
+    return np.array([[_number(values, name) for name in names]])
+
+
+def _feature(name: str) -> str:
+    "The feature behind a model's input, which may be `feature=word`."
+    return name.partition("=")[0]
+
+
+def _column(name: str) -> pl.Expr:
+    "A model's input as an expression; `feature=word` asks whether a category is that word."
+    feature, equals, word = name.partition("=")
+    column = pl.col(feature) == word if equals else pl.col(feature)
+    return column.cast(pl.Float64).fill_null(float("nan")).alias(name)
 
 
 def _number(values: dict[str, Any], name: str) -> float:
-    "A feature as a number; `feature=word` asks whether a category is that word."
-    if "=" in name:
-        feature, _, word = name.partition("=")
-        return float("nan") if values[feature] is None else float(values[feature] == word)
-    return float("nan") if (v := values[name]) is None else float(v)
+    "The same for one request."
+    feature, equals, word = name.partition("=")
+    value = values[feature]
+    if value is None:
+        return float("nan")
+    return float(value == word) if equals else float(value)
 
 # %% ../nbs/06b_models.ipynb #07d379cd
 def logistic(z: float) -> float:
@@ -66,23 +73,50 @@ def logistic(z: float) -> float:
     return e / (1.0 + e)
 
 
+@dataclass(frozen=True)
+class Examples:
+    "Labelled rows as numbers, and how to learn from them."
+
+    x: np.ndarray  # shape (rows, features); NaN where a value is missing
+    y: np.ndarray  # 0 or 1, shape (rows,); both occur
+    names: tuple[str, ...] = ()  # of the features
+    positive_weight: float = 1.0  # what a positive row weighs, a negative one being 1
+    increasing: tuple[str, ...] = ()  # features whose rise may never lower the score
+    seed: int = 0
+    threads: int = 1
+    cluster: Any = None  # a `distributed.Client`; None: this process
+
+
 @dataclass
 class Model:
     "A trained model. `score` is deterministic, row-independent and finite, or raises."
 
     features: list[str]  # names, in the model's order
     features_hash: str = ""  # the feature set they are defined in
-    calibration: tuple[float, float] = (1.0, 0.0)
-    about: dict[str, Any] = field(default_factory=dict)
+    calibration: tuple[float, float] = (1.0, 0.0)  # slope and intercept of Platt's map
+    about: dict[str, Any] = field(default_factory=dict)  # recipe, lineage, rows
+
     kind: ClassVar[str] = ""
-    kinds: ClassVar[dict[str, type[Model]]] = {}
+    start: ClassVar[dict[str, Any]] = {}  # parameters where a search starts
+    files: ClassVar[tuple[str, ...]] = ()  # what it keeps beside `model.json`
+    kinds: ClassVar[dict[str, type[Model]]] = {}  # every kind, by name
 
     def __init_subclass__(cls) -> None:
-        Model.kinds[cls.kind] = cls
+        if cls.kind:
+            _register(cls)
+
+    @staticmethod
+    def search_space(trial: Any) -> dict[str, Any]:
+        "Parameters drawn from an Optuna trial, under the names of `start`; none: no search."
+        return {}
+
+    def fit(self, examples: Examples, params: dict[str, Any]) -> None:
+        "Learn in place. `params` are those of `start`, others added or changed."
+        raise NotImplementedError(f"{type(self).__name__} has no `fit`.")
 
     def margin(self, x: np.ndarray) -> np.ndarray:
-        "Shape (rows, features) to shape (rows,)."
-        raise NotImplementedError
+        "Shape (rows, features) to shape (rows,); a row's margin depends on that row alone."
+        raise NotImplementedError(f"{type(self).__name__} has no `margin`.")
 
     def contributions(self, x: np.ndarray) -> np.ndarray:
         "How far each feature moved the margin; shape (rows, features)."
@@ -101,182 +135,40 @@ class Model:
         return p
 
     def state(self) -> dict[str, Any]:
-        "What a subclass needs to come back, as JSON."
+        "What brings the model back, as JSON; what does not fit there goes into `files`."
         return {}
 
-    def save_extra(self, folder: Path) -> None:
-        pass
+    def restore(self, state: dict[str, Any]) -> None:
+        "Take back what `state` gave; any error means that it is damaged."
 
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
-        pass
+    def save_files(self, folder: Path) -> None:
+        "Write the kind's `files`."
+
+    def load_files(self, folder: Path) -> None:
+        "Read the kind's `files`; each is the one that was saved. Nothing may be unpickled."
 
 # %% ../nbs/06b_models.ipynb #f8167ef6
-class Constant(Model):
-    "The same margin for everyone."
-
-    kind = "constant"
-    z: float = 0.0
-
-    def margin(self, x: np.ndarray) -> np.ndarray:
-        return np.full(len(x), self.z)
-
-    def state(self) -> dict[str, Any]:
-        return {"z": self.z}
-
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
-        self.z = float(state["z"])
-
-
-class Linear(Model):
-    "Logistic regression on standardised features; a missing value counts as the training mean."
-
-    kind = "logistic"
-    weights: np.ndarray
-    mean: np.ndarray
-    spread: np.ndarray
-    intercept: float = 0.0
-
-    def _parts(self, x: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(x), 0.0, (x - self.mean) / self.spread) * self.weights
-
-    def margin(self, x: np.ndarray) -> np.ndarray:
-        z = np.full(len(x), self.intercept)
-        for column in self._parts(x).T:
-            z = z + column  # one order of addition, for a batch and for a row
-        return z
-
-    def contributions(self, x: np.ndarray) -> np.ndarray:
-        return self._parts(x)
-
-    def state(self) -> dict[str, Any]:
-        return dict(
-            weights=self.weights.tolist(),
-            mean=self.mean.tolist(),
-            spread=self.spread.tolist(),
-            intercept=self.intercept,
+def _register(cls: type[Model]) -> None:
+    "Make a class the kind of its name."
+    own = cls.__dict__.get("kind")
+    if own is None:
+        raise ModelError(
+            f"{cls.__qualname__} extends the kind {cls.kind!r} and has no name of its own, so a "
+            f"saved one would come back as the other. Give it one: kind = \"…\"."
         )
-
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
-        self.weights, self.mean, self.spread = (
-            np.array(state[k]) for k in ("weights", "mean", "spread")
+    holder = Model.kinds.get(own, cls)
+    if _where(holder) != _where(cls):
+        raise ModelError(
+            f"{_where(cls)}: the kind {own!r} is taken by {_where(holder)}; choose another name."
         )
-        self.intercept = float(state["intercept"])
-        for part in (self.weights, self.mean, self.spread):
-            if part.shape != (len(self.features),):
-                raise ModelError(f"{len(self.features)} features, but {part.shape} weights")
+    Model.kinds[own] = cls
 
-# %% ../nbs/06b_models.ipynb #cd41875d
-class Trees(Model):
-    "Gradient-boosted trees (XGBoost), in its own binary format."
 
-    kind = "xgboost"
-    booster: Any = None
-    digest: str = ""  # of the booster's file
-
-    def margin(self, x: np.ndarray) -> np.ndarray:
-        return self.booster.inplace_predict(x, predict_type="margin").astype(np.float64)
-
-    def contributions(self, x: np.ndarray) -> np.ndarray:
-        import xgboost as xgb
-
-        return self.booster.predict(xgb.DMatrix(x, nthread=1), pred_contribs=True)[:, :-1]
-
-    def save_extra(self, folder: Path) -> None:
-        self.booster.save_model(folder / "booster.ubj")
-        self.digest = hashlib.blake2b(
-            (folder / "booster.ubj").read_bytes(), digest_size=16
-        ).hexdigest()
-
-    def state(self) -> dict[str, Any]:
-        return {"booster.ubj": self.digest}
-
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
-        import xgboost as xgb
-
-        self.digest = state[
-            "booster.ubj"
-        ]  # looked at first: XGBoost can crash the process on a damaged file
-        if (
-            hashlib.blake2b((folder / "booster.ubj").read_bytes(), digest_size=16).hexdigest()
-            != self.digest
-        ):
-            raise ModelError("booster.ubj is not the file that was saved")
-        self.booster = xgb.Booster({"nthread": 1})
-        self.booster.load_model(folder / "booster.ubj")
-        self.booster.set_param({"nthread": 1})
-        if self.booster.num_features() != len(self.features):
-            raise ModelError(
-                f"the trees have {self.booster.num_features()} features, model.json names {len(self.features)}"
-            )
+def _where(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 # %% ../nbs/06b_models.ipynb #1a008ba1
-def save_model(
-    model: Model,
-    folder: Path | str,  # made if need be
-) -> str:  # the folder's digest
-    "Write a model."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_extra(folder)
-    said = dict(
-        format=1,
-        kind=model.kind,
-        features=model.features,
-        features_hash=model.features_hash,
-        calibration=list(model.calibration),
-        state=model.state(),
-        about=model.about,
-    )
-    (folder / "model.json").write_text(json.dumps(said, indent=1, sort_keys=True), encoding="utf-8")
-    return model_digest(folder)
-
-
-def load_model(folder: Path | str) -> Model:
-    "Read a model. Raises `ModelError` saying what is wrong with the folder."
-    folder = Path(folder)
-    try:
-        said = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ModelError(f"{folder} holds no readable model.json: {e}") from e
-    if not isinstance(said, dict):
-        raise ModelError(f"{folder}: model.json is no description of a model.")
-    if said.get("format") != 1 or str(said.get("kind")) not in Model.kinds:
-        raise ModelError(
-            f"{folder}: a model of format {said.get('format')} and kind {said.get('kind')!r}; known kinds: {', '.join(Model.kinds)}."
-        )
-    try:
-        return _from_description(folder, said)
-    except Exception as e:
-        raise ModelError(
-            f"{folder} holds a damaged {said['kind']} model: {type(e).__name__}: {e}"
-        ) from e
-
-
-def _from_description(folder: Path, said: dict[str, Any]) -> Model:
-    "The model that `model.json` describes; any exception means that it is damaged."
-    a, b = (float(c) for c in said["calibration"])
-    if not (math.isfinite(a) and math.isfinite(b)):
-        raise ModelError("the calibration is not finite")
-    if not said["features"] or not all(isinstance(n, str) for n in said["features"]):
-        raise ModelError("no names of features")
-    model = Model.kinds[said["kind"]](
-        list(said["features"]), str(said["features_hash"]), (a, b), dict(said["about"])
-    )
-    model.load_extra(folder, said["state"])
-    return model
-
-
-def model_digest(folder: Path | str) -> str:
-    "Names the content of a model's folder."
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(
-        p for p in Path(folder).iterdir() if p.name in ("model.json", "booster.ubj")
-    ):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()
-
-# %% ../nbs/06b_models.ipynb #e6ea5e8e
-def reasons(
+def contributions(
     model: Model,
     values: dict[str, Any],  # feature name to value
     x: np.ndarray,  # the same as numbers, shape (1, features)
@@ -285,12 +177,9 @@ def reasons(
     "The features that moved this score the most."
     effects = model.contributions(x)[0]
     strongest = sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:top]
-    return [
-        dict(
-            feature=model.features[i],
-            value=values[model.features[i].partition("=")[0]],
-            effect=round(float(effects[i]), 4),
-        )
-        for i in strongest
-        if effects[i] != 0
-    ]
+    return [_contribution(model, values, effects, i) for i in strongest if effects[i] != 0]
+
+
+def _contribution(model: Model, values: dict[str, Any], effects: np.ndarray, i: int) -> dict:
+    name = model.features[i]
+    return dict(feature=name, value=values[_feature(name)], effect=round(float(effects[i]), 4))

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .datasets import Data
 from .drift import drift
 from .etl import Logs
 from .eventlog import scan
-from .metrics import evaluate
+from .metrics import TITLES, evaluate
 from .models import Model, matrix
 from mlkit.pictures import (
     Picture,
@@ -30,7 +31,6 @@ from mlkit.pictures import (
     picture_scores,
 )
 from .settings import replace_text
-from .training import test_frame
 from .usecase import UseCase
 
 # %% auto #0
@@ -65,7 +65,7 @@ class Period:
         return f"{self.usecase.name}: {self.cut:%d %b} to {self.end:%d %b %Y}"
 
 # %% ../nbs/15c_monitoring.ipynb #d55330b1
-SHOWN = dict(auc="AUC", ap="AP", cp100="P@100", brier="Brier", ece="ECE")
+SHOWN = TITLES
 
 # %% ../nbs/15c_monitoring.ipynb #959c55e3
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def performance(
 ) -> Performance:
     "Judge the served probabilities, and what the baselines would have said."
     usecase = period.usecase
-    test = test_frame(
+    data = Data(
         usecase.labels,
         usecase.plan,
         usecase.entity,
@@ -103,7 +103,7 @@ def performance(
         period.cut,
     )
     answers = period.rows.select("event_id", "probability").drop_nulls()
-    judged = test.join(answers, on="event_id", maintain_order="left")
+    judged = data.test_frame().join(answers, on="event_id", maintain_order="left")
     scores = dict(served=judged["probability"].to_numpy())
     for name, model in baselines.items():
         scores[name] = model.score(matrix(judged, model.features))

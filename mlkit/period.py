@@ -11,8 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from .etl import SourceError, find_format, read_source, source_files, to_events
 from .events import Stream
+from .files import SourceError, read_source, source_files
+from .formats import find_format, to_events
 from .splits import Plan
 from .usecase import UseCase
 

@@ -105,7 +105,7 @@ def _smallest(*columns: pl.Series) -> float:
 def picture_reliability(label: np.ndarray, score: np.ndarray) -> Picture:
     "What the model expected against what happened."
     groups = reliability(label, score, 15)
-    expected, happened = groups["said"], groups["happened"]
+    expected, happened = groups["predicted"], groups["happened"]
     figure, ax = _axes("Reliability", "calibrated probability", "share that was positive")
     low = _smallest(expected, happened)
     ax.plot([low, 1], [low, 1], color="0.7", lw=1, label="perfect")

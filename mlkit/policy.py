@@ -64,7 +64,7 @@ class Route:
         return self.probability is not None or self.loss is not None
 
     def reached(self, probability: float, loss: float | None) -> list[str]:
-        "What makes the risk reach this route; empty where it does not. NaN reaches every threshold."
+        "What makes the risk reach this route; empty where nothing does. NaN reaches all."
         reasons = []
         if self.probability is not None and not probability < self.probability:
             reasons.append(f"probability {probability:.3f} is at or above {self.probability:g}")

@@ -15,15 +15,21 @@ from typing import Any
 
 from .checks import Check
 from .errors import UserError
-from .training import mlflow_client
+from .recording import mlflow_client
 
 # %% auto #0
 __all__ = ['whoami', 'audit', 'audit_trail', 'RegistryError', 'Registry', 'promote', 'rollback']
 
 # %% ../nbs/09_registry.ipynb #4dd21b72
 def whoami() -> str:
-    "Who is acting: `MLKIT_ACTOR`, or the name of the account."
-    return os.environ.get("MLKIT_ACTOR") or getpass.getuser()
+    "Who is acting: `MLKIT_ACTOR`, or the name of the account, or its number."
+    actor = os.environ.get("MLKIT_ACTOR")
+    if actor:
+        return actor
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def audit(
@@ -32,12 +38,8 @@ def audit(
     **facts: Any,
 ) -> dict[str, Any]:
     "Append a line to `audit.jsonl`, durably."
-    entry = dict(
-        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        by=whoami(),
-        action=action,
-        **facts,
-    )
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    entry = dict(at=now, by=whoami(), action=action, **facts)
     Path(folder).mkdir(parents=True, exist_ok=True)
     with open(Path(folder) / "audit.jsonl", "a", encoding="utf-8") as f:
         f.write(json.dumps(entry, default=str) + "\n")
@@ -49,11 +51,9 @@ def audit(
 def audit_trail(folder: Path | str) -> list[dict[str, Any]]:
     "Every entry, the oldest first."
     path = Path(folder) / "audit.jsonl"
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if path.exists()
-        else []
-    )
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 # %% ../nbs/09_registry.ipynb #273790ad
 class RegistryError(UserError, RuntimeError):
@@ -69,12 +69,26 @@ class Registry:
         name: str,  # of the registered model, as the use case
         tracking_uri: str = "",  # MLflow's; default: SQLite in the workspace
     ):
-        self.folder, self.name = Path(folder), name
+        self.folder = Path(folder)
+        self.name = name
         self.uri = tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
         self.client = mlflow_client(self.uri)
 
     def register(self, run_id: str) -> int:  # the new version
         "Make a run's model a version, and the challenger. A run that has a version keeps it."
+        self._create()
+        for known in self._found():
+            if known.run_id == run_id:
+                return int(known.version)
+        run = self.client.get_run(run_id)
+        tags = {name: run.data.params.get(name, "") for name in _TAGS}
+        source = f"{run.info.artifact_uri}/model"
+        made = self.client.create_model_version(self.name, source=source, run_id=run_id, tags=tags)
+        self.client.set_registered_model_alias(self.name, "challenger", made.version)
+        return int(made.version)
+
+    def _create(self) -> None:
+        "Make the registered model, where there is none."
         from mlflow.exceptions import MlflowException
 
         try:
@@ -82,30 +96,36 @@ class Registry:
         except MlflowException as e:
             if e.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        for known in self.client.search_model_versions(f"name = '{self.name}'"):
-            if known.run_id == run_id:
-                return int(known.version)
-        run = self.client.get_run(run_id)
-        made = self.client.create_model_version(
-            self.name,
-            source=f"{run.info.artifact_uri}/model",
-            run_id=run_id,
-            tags={
-                k: run.data.params.get(k, "")
-                for k in ("kind", "imbalance", "model_digest", "lineage.cut")
-            },
+
+    def _found(self) -> Sequence[Any]:
+        "Every version, as MLflow has it."
+        return self.client.search_model_versions(f"name = '{self.name}'")
+
+    def aliases(self) -> dict[str, int]:
+        "Role to version; empty where nothing is registered yet. Raises `RegistryError`."
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self.client.get_registered_model(self.name).aliases
+        except MlflowException as e:
+            if e.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise RegistryError(self._unreadable(e)) from e
+        return {alias: int(version) for alias, version in found.items()}
+
+    def _unreadable(self, error: Exception) -> str:
+        first_line = str(error).partition("\n")[0]
+        return (
+            f"the registry {self.uri} cannot be read: {first_line}. Nothing was changed. If another "
+            "program holds the database, wait for it and repeat the command."
         )
-        self.client.set_registered_model_alias(self.name, "challenger", made.version)
-        return int(made.version)
 
     def holder(self, alias: str) -> int | None:
-        "The version that has a role; None where no one has."
-        try:
-            return int(self.client.get_registered_model(self.name).aliases.get(alias))  # type: ignore[arg-type]
-        except Exception:
-            return None
+        "The version that has a role; None where no one has. Raises `RegistryError`."
+        return self.aliases().get(alias)
 
     def run_of(self, version: int) -> str:
+        "The run that trained a version."
         return self.client.get_model_version(self.name, str(version)).run_id
 
     def folder_of(self, version: int) -> Path:
@@ -120,28 +140,26 @@ class Registry:
         return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=self.uri))
 
     def versions(self) -> list[dict[str, Any]]:
-        "Every version with its roles, the newest first."
-        try:
-            aliases = self.client.get_registered_model(self.name).aliases
-        except Exception:
-            return []
-        found = []
-        for v in self.client.search_model_versions(f"name = '{self.name}'"):
-            metrics = self.client.get_run(v.run_id).data.metrics
-            found.append(
-                dict(
-                    version=int(v.version),
-                    roles=sorted(a for a, n in aliases.items() if int(n) == int(v.version)),
-                    kind=v.tags.get("kind", ""),
-                    cut=v.tags.get("lineage.cut", ""),
-                    ap=metrics.get("validation_ap"),
-                    run=v.run_id,
-                    made=datetime.fromtimestamp(
-                        v.creation_timestamp / 1000, timezone.utc
-                    ).isoformat(timespec="seconds"),
-                )
-            )
-        return sorted(found, key=lambda v: -v["version"])
+        "Every version with its roles, the newest first. Raises `RegistryError`."
+        aliases = self.aliases()
+        found = [self._described(version, aliases) for version in self._found()]
+        return sorted(found, key=lambda version: -version["version"])
+
+    def _described(self, version: Any, aliases: dict[str, int]) -> dict[str, Any]:
+        number = int(version.version)
+        made = datetime.fromtimestamp(version.creation_timestamp / 1000, timezone.utc)
+        return dict(
+            version=number,
+            roles=sorted(alias for alias, holder in aliases.items() if holder == number),
+            kind=version.tags.get("kind", ""),
+            cut=version.tags.get("lineage.cut", ""),
+            ap=self.client.get_run(version.run_id).data.metrics.get("validation_ap"),
+            run=version.run_id,
+            made=made.isoformat(timespec="seconds"),
+        )
+
+
+_TAGS = ("kind", "imbalance", "model_digest", "lineage.cut")  # parameters of a run that it shows
 
 # %% ../nbs/09_registry.ipynb #996578b5
 def promote(
@@ -152,27 +170,33 @@ def promote(
     override: str = "",  # the reason to promote in spite of failed gates
 ) -> dict[str, Any]:  # the audit entry
     "Make a version the champion."
-    failed = [f"{g.name} ({g.detail})" for g in gates if not g.passed]
+    failed = [f"{gate.name} ({gate.detail})" for gate in gates if not gate.passed]
     if failed and not override:
         raise RegistryError(
-            f"version {version} is refused: {'; '.join(failed)}. To promote it all the same, give the reason with --override-gates."
+            f"version {version} is refused: {'; '.join(failed)}. To promote it all the same, give "
+            "the reason with --override-gates."
         )
     old = registry.holder("champion")
     entry = audit(
         registry.folder,
-        "promote model" if not failed else "promote model OVER FAILED GATES",
+        "promote model OVER FAILED GATES" if failed else "promote model",
         model=registry.name,
         version=version,
         before=old,
         why=override or why,
         failed=failed,
     )
-    if old is not None and old != version:
-        registry.client.set_registered_model_alias(registry.name, "previous", str(old))
-    registry.client.set_registered_model_alias(registry.name, "champion", str(version))
+    _move_champion(registry, old, version)
     if registry.holder("challenger") == version:
         registry.client.delete_registered_model_alias(registry.name, "challenger")
     return entry
+
+
+def _move_champion(registry: Registry, old: int | None, new: int) -> None:
+    "Set `previous`, then `champion`."
+    if old is not None and old != new:
+        registry.client.set_registered_model_alias(registry.name, "previous", str(old))
+    registry.client.set_registered_model_alias(registry.name, "champion", str(new))
 
 
 def rollback(
@@ -181,18 +205,18 @@ def rollback(
     to: int | None = None,  # a version; default: the previous champion
 ) -> dict[str, Any]:  # the audit entry
     "Put an earlier champion back; the one that leaves becomes `previous`."
-    now, target = registry.holder("champion"), to if to is not None else registry.holder("previous")
+    now = registry.holder("champion")
+    target = registry.holder("previous") if to is None else to
     if target is None:
         raise RegistryError(
-            "there is no previous champion to go back to; `mlkit models` lists the versions, and --to names one."
+            "there is no previous champion to go back to; `mlkit models` lists the versions, and "
+            "--to names one."
         )
-    if target not in [v["version"] for v in registry.versions()]:
+    if target not in [version["version"] for version in registry.versions()]:
         raise RegistryError(f"there is no version {target}; `mlkit models` lists them.")
     if target == now:
         raise RegistryError(f"version {target} is the champion already.")
-    entry = audit(
-        registry.folder, "rollback model", model=registry.name, version=target, before=now, why=why
-    )
-    registry.client.set_registered_model_alias(registry.name, "previous", str(now))
-    registry.client.set_registered_model_alias(registry.name, "champion", str(target))
+    facts = dict(model=registry.name, version=target, before=now, why=why)
+    entry = audit(registry.folder, "rollback model", **facts)
+    _move_champion(registry, now, target)
     return entry

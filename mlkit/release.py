@@ -27,7 +27,7 @@ import psutil
 
 from .decisions import folder_digest
 from .errors import UserError
-from .models import model_digest
+from .modelfiles import model_digest
 from .policy import Policy, save_policy
 from .project import code_files, project_file
 from .registry import Registry

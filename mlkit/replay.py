@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import http.client
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,37 +16,40 @@ import orjson
 import polars as pl
 
 from .errors import UserError
-from .etl import Logs, land
-from .events import Fixed, Stream
+from .etl import Batch, BatchName, Logs, land
+from .events import Stream
 from .features import FeatureSet
 from .online import Store, apply
 from .usecase import UseCase
 
 # %% auto #0
-__all__ = ['Footprint', 'Landing', 'ReplayError', 'Client', 'Replayed', 'raw_rows', 'replay']
+__all__ = ['Place', 'Events', 'Footprint', 'Landing', 'ReplayError', 'Client', 'Replayed', 'replay']
 
 # %% ../nbs/13a_replay.ipynb #6d4e1112
+Place = tuple[Any, ...]  # number of a group, then the values of its key
+
+
 class Footprint:
-    "Which (series, key) a request reads, and which an event writes."
+    "Which places a request reads, and which an event writes."
 
     def __init__(self, features: FeatureSet):
-        self.reads = [(i, s.key) for i, s in enumerate(features.groups)]
-        self.writes = {
-            stream: [(i, s) for i, s in enumerate(features.groups) if s.stream is stream]
+        groups = list(enumerate(features.groups))
+        self._reads = [(i, group.key) for i, group in groups]
+        self._writes = {
+            stream: [(i, group) for i, group in groups if group.stream is stream]
             for stream in features.streams
         }
 
-    def read(self, request: dict[str, Any]) -> list[tuple]:
-        return [(i, *(request[k] for k in key)) for i, key in self.reads]
+    def read(self, request: dict[str, Any]) -> list[Place]:
+        "Of a request as stored."
+        return [(i, *(request[k] for k in key)) for i, key in self._reads]
 
-    def written(self, stream: type[Stream], event: dict[str, Any]) -> list[tuple]:
-        return [
-            (i, *(event[k] for k in s.by))
-            for i, s in self.writes.get(stream, [])
-            if s.counts(event)
-        ]
+    def written(self, stream: type[Stream], event: dict[str, Any]) -> list[Place]:
+        "Of an event as stored."
+        counting = [(i, g) for i, g in self._writes.get(stream, []) if g.counts(event)]
+        return [(i, *(event[k] for k in group.by)) for i, group in counting]
 
-# %% ../nbs/13a_replay.ipynb #902e967a
+# %% ../nbs/13a_replay.ipynb #944c54c0
 @dataclass
 class Landing:
     "Events on their way into log and state."
@@ -56,44 +58,37 @@ class Landing:
     store: Store
     footprint: Footprint
     origin: str = "stream"  # content hash of the source, so that an event can be traced to it
-    most: int = 1000
-    pending: dict[type[Stream], list[dict[str, Any]]] = field(default_factory=dict)
-    touched: dict[type[Stream], set[tuple]] = field(default_factory=dict)
-    landed: dict[str, int] = field(default_factory=dict)
+    limit: int = 1000  # events in a batch at most
+    landed: dict[str, int] = field(default_factory=dict)  # new events by stream
     batches: int = 0
+    _pending: dict[type[Stream], list[dict[str, Any]]] = field(default_factory=dict)
+    _touched: dict[type[Stream], set[Place]] = field(default_factory=dict)
 
     def add(self, stream: type[Stream], event: dict[str, Any]) -> None:
-        "Take an event in."
-        self.pending.setdefault(stream, []).append(event)
-        self.touched.setdefault(stream, set()).update(self.footprint.written(stream, event))
+        "Take in an event, as stored."
+        self._pending.setdefault(stream, []).append(event)
+        self._touched.setdefault(stream, set()).update(self.footprint.written(stream, event))
 
     def before(self, request: dict[str, Any]) -> None:
         "Close the batches of which this request could see an event, and those that are full."
         reads = self.footprint.read(request)
-        for stream in [
-            s
-            for s, events in self.pending.items()
-            if len(events) >= self.most or not self.touched[s].isdisjoint(reads)
-        ]:
-            self.close(stream)
+        for stream, events in list(self._pending.items()):
+            if len(events) >= self.limit or not self._touched[stream].isdisjoint(reads):
+                self._close(stream)
 
-    def close(self, stream: type[Stream]) -> None:
-        "Check and append to the log, then apply to the state; events that are in the log already are applied all the same."
-        events = self.pending.pop(stream)
-        self.touched.pop(stream)
-        done = land(
-            self.logs[stream],
-            pl.DataFrame(events, schema=_raw_schema(stream)),
-            f"{self.origin}/stream/{secrets.token_hex(8)}",
-        )
-        apply(self.store, stream, done.events)
-        self.landed[stream.name] = self.landed.get(stream.name, 0) + done.new
+    def close(self) -> None:
+        "Land what is left."
+        for stream in list(self._pending):
+            self._close(stream)
+
+    def _close(self, stream: type[Stream]) -> None:
+        "Append to the log, then apply to the state, be the events new to the log or not."
+        rows = pl.DataFrame(self._pending.pop(stream), schema=stream.schema())
+        del self._touched[stream]
+        landed = land(self.logs, Batch(BatchName.replay(self.origin), {stream: rows}))
+        apply(self.store, stream, landed.events[stream])
+        self.landed[stream.name] = self.landed.get(stream.name, 0) + landed.new
         self.batches += 1
-
-
-def _raw_schema(stream: type[Stream]) -> dict[str, Any]:
-    "Columns of raw events: amounts in their own unit."
-    return {n: pl.Float64 if isinstance(f, Fixed) else f.dtype for n, f in stream.fields.items()}
 
 # %% ../nbs/13a_replay.ipynb #ab982f14
 class ReplayError(UserError, RuntimeError):
@@ -104,36 +99,41 @@ class Client:
     "Asks the service for decisions."
 
     def __init__(self, host: str, port: int, token: str = "", timeout: float = 30):
-        self.connection = http.client.HTTPConnection(host, port, timeout=timeout)
-        self.headers = {"Content-Type": "application/json"} | (
-            {"Authorization": f"Bearer {token}"} if token else {}
-        )
-
-    def post(self, body: bytes) -> tuple[int, bytes]:
-        for attempt in (1, 2):
-            try:
-                self.connection.request("POST", "/decide", body, self.headers)
-                response = self.connection.getresponse()
-                return response.status, response.read()
-            except (OSError, http.client.HTTPException) as e:
-                self.connection.close()
-                if attempt == 2:
-                    raise ReplayError(
-                        f"the service at {self.connection.host}:{self.connection.port} does not answer ({e}); see logs/service.log in the workspace."
-                    ) from e
-        raise AssertionError
+        self._connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     def decide(self, request: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        "A decision and the milliseconds it took, as the client sees it."
+        "A decision and the milliseconds it took, as the client sees it. Raises `ReplayError`."
         body = orjson.dumps(request)
         start = time.perf_counter()
-        status, content = self.post(body)
+        status, content = self._post(body)
         ms = (time.perf_counter() - start) * 1000
         if status != 200:
-            raise ReplayError(
-                f"HTTP {status} for {request}: {content[:500].decode(errors='replace')}"
-            )
+            shown = content[:500].decode(errors="replace")
+            raise ReplayError(f"HTTP {status} for {request}: {shown}")
         return orjson.loads(content), ms
+
+    def _post(self, body: bytes) -> tuple[int, bytes]:
+        try:
+            return self._exchange(body)
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+        try:
+            return self._exchange(body)
+        except (OSError, http.client.HTTPException) as e:
+            self._connection.close()
+            server = f"{self._connection.host}:{self._connection.port}"
+            raise ReplayError(
+                f"the service at {server} does not answer ({e}); "
+                "see logs/service.log in the workspace."
+            ) from e
+
+    def _exchange(self, body: bytes) -> tuple[int, bytes]:
+        self._connection.request("POST", "/decide", body, self._headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
 
 # %% ../nbs/13a_replay.ipynb #ce387a39
 @dataclass
@@ -145,61 +145,63 @@ class Replayed:
     batches: int = 0
 
     def frame(self) -> pl.DataFrame:
-        "`event_id`, `event_time`, `decision_id`, `route`, `automatic`, `probability`, `degraded`, `ms`."
+        "`event_id`, `event_time`, `decision_id`, `route`, `probability`, `degraded`, `ms`."
         return pl.DataFrame(self.rows, infer_schema_length=None)
 
+    def add(self, request: dict[str, Any], decision: dict[str, Any], ms: float) -> None:
+        "Note a decision."
+        asked = {name: request[name] for name in ("event_id", "event_time")}
+        told = {name: decision[name] for name in ("decision_id", "route", "probability")}
+        degraded = bool(decision["degraded"])
+        self.rows.append({**asked, **told, "degraded": degraded, "ms": ms})
 
-def raw_rows(stream: type[Stream], events: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    "Stored events as raw ones, in order of time and id."
-    scales = {n: f.factor for n, f in stream.fields.items() if isinstance(f, Fixed)}
-    for row in events.sort("event_time", "event_id").iter_rows(named=True):
-        yield {n: row[n] / scales[n] if n in scales else row[n] for n in stream.fields}
+
+Events = dict[type[Stream], pl.DataFrame]
 
 
+def _in_order(events: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    return events.sort("event_time", "event_id").iter_rows(named=True)
+
+
+class _Arrivals:
+    "Events of the other streams, each given out when its time has come."
+
+    def __init__(self, usecase: UseCase, events: Events):
+        others = {s: rows for s, rows in events.items() if s is not usecase.request}
+        found = [
+            (row["event_time"], row["event_id"], stream, row)
+            for stream, rows in others.items()
+            for row in _in_order(rows.select(list(stream.fields)))
+        ]
+        self._left = sorted(found, key=lambda e: e[:2], reverse=True)
+
+    def until(self, moment: datetime | None) -> Iterator[tuple[type[Stream], dict[str, Any]]]:
+        "Those strictly before a moment; None for all that are left."
+        while self._left and (moment is None or self._left[-1][0] < moment):
+            _, _, stream, row = self._left.pop()
+            yield stream, row
+
+# %% ../nbs/13a_replay.ipynb #507c4800
 def replay(
     usecase: UseCase,
-    events: dict[type[Stream], pl.DataFrame],  # the period's events by stream, as stored
+    events: Events,  # the period's events by stream, as stored
     client: Client,
     landing: Landing,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Replayed:
-    "Live through a period: decide, land the transaction, let labels arrive."
-    done, total = Replayed(), events[usecase.request].height
-    others = sorted(
-        (
-            (row["event_time"], row["event_id"], stream, row)
-            for stream, frame in events.items()
-            if stream is not usecase.request
-            for row in raw_rows(stream, frame)
-        ),
-        key=lambda r: r[:2],
-        reverse=True,
-    )
-    for n, request in enumerate(raw_rows(usecase.request, events[usecase.request])):
-        while others and others[-1][0] < request["event_time"]:
-            landing.add(others[-1][2], others.pop()[3])
+    "Live through a period: decide, land the request's event, let labels arrive."
+    done, arrivals = Replayed(), _Arrivals(usecase, events)
+    requests = events[usecase.request].select(list(usecase.request.fields))
+    for n, request in enumerate(_in_order(requests)):
+        for stream, row in arrivals.until(request["event_time"]):
+            landing.add(stream, row)
         landing.before(request)
-        decision, ms = client.decide(
-            {k: v.isoformat() if isinstance(v, datetime) else v for k, v in request.items()}
-        )
-        done.rows.append(
-            dict(
-                event_id=request["event_id"],
-                event_time=request["event_time"],
-                decision_id=decision["decision_id"],
-                route=decision["route"],
-                automatic=decision["automatic"],
-                probability=decision["probability"],
-                degraded=bool(decision["degraded"]),
-                ms=ms,
-            )
-        )
+        done.add(request, *client.decide(usecase.request.to_json(request)))
         landing.add(usecase.request, request)
         if n % 200 == 0:
-            progress(n, total, f"{request['event_time']:%d %b %H:%M}")
-    for _, _, stream, row in reversed(others):
+            progress(n, requests.height, f"{request['event_time']:%d %b %H:%M}")
+    for stream, row in arrivals.until(None):
         landing.add(stream, row)
-    for stream in list(landing.pending):
-        landing.close(stream)
+    landing.close()
     done.landed, done.batches = dict(landing.landed), landing.batches
     return done

@@ -16,7 +16,7 @@ import orjson
 import polars as pl
 
 from .errors import UserError
-from .etl import Logs, land
+from .etl import Batch, BatchName, Logs, land
 from .online import StateError
 from .registry import audit, whoami
 from .settings import load_settings
@@ -201,12 +201,9 @@ def decide(
             != "open"
         ):
             raise ReviewError("another reviewer decided this case a moment ago.")
-        log = logs[usecase.labels.stream]
-        done = land(
-            log,
-            pl.DataFrame([label], schema_overrides={"event_time": pl.Datetime("us", "UTC")}),
-            f"review/{found['decision_id']}/{positive}/{at.isoformat()}",
-        )
+        rows = pl.DataFrame([label], schema_overrides={"event_time": pl.Datetime("us", "UTC")})
+        name = BatchName.review(found["decision_id"], positive, at)
+        done = land(logs, Batch.checked(name, {usecase.labels.stream: rows}))
         if done.conflicts:
             raise ReviewError(
                 f"{label['event_id']} is in the log with another verdict; an event is never changed."

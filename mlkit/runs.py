@@ -192,7 +192,7 @@ def chosen_cut(workspace: Workspace) -> Cut | None:
 
 def _absolute(source: str) -> str:
     "A source relative to where the command was called, as a full path; raises where it is absent."
-    from mlkit.etl import source_files
+    from mlkit.files import source_files
 
     place = Path.cwd() / Path(source).expanduser()
     source_files(place)
@@ -214,7 +214,7 @@ def _source_print(settings: Settings, source: str) -> str:
     "Names a source's content; a simulated one is named by its parameters already."
     if source == SIMULATOR:
         return SIMULATOR
-    from mlkit.etl import source_hash
+    from mlkit.files import source_hash
 
     return source_hash(settings.root / source)
 

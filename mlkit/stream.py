@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,127 +21,35 @@ from deltalake.exceptions import DeltaError
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from .etl import Logs
-from .eventlog import EventLog, LogError, compact, files_of, storage_options
+from .etl import Batch, Logs, land
+from .eventlog import LogError, compact
 from .events import Stream
-from .online import StateError, Store, apply, locked
-from .sources import Batch, Lag, Source, StreamError, land_batch
+from .follower import Follower, follow
+from .online import StateError
+from .sources import Lag, Source, StreamError
 
 # %% auto #0
-__all__ = ['EXPECTED', 'tail', 'follows_on', 'Follower', 'follow', 'Progress', 'Metrics', 'Consumer', 'refresh', 'Show', 'run',
-           'stopping']
-
-# %% ../nbs/05a_stream.ipynb #3def5081
-def tail(
-    log: EventLog,
-    after: int,  # a `seq`; -1 for the beginning
-    most: int = 20_000,  # how many events at most
-    table: DeltaTable | None = None,  # where it is open already
-) -> pl.DataFrame:
-    "The events that come next in the log's own order."
-    table = table or log.table()
-    files = [] if table is None else files_of(table, f"seq > {after} AND seq <= {after + most}")
-    if not files:
-        return pl.DataFrame(schema=log.schema)
-    frame = pl.scan_parquet(
-        files,
-        hive_partitioning=True,
-        hive_schema={"event_date": pl.Date},
-        storage_options=storage_options(log.uri),
-    )
-    rows = (
-        frame.select(list(log.schema))
-        .filter(pl.col("seq").is_between(after + 1, after + most))
-        .collect()
-        .sort("seq")
-    )
-    if rows.height and not follows_on(rows, after):
-        raise LogError(
-            f"{log.uri}: the events after seq {after} are not numbered without a gap; the log is damaged: restore the table's files, then run the same command again."
-        )
-    return rows
-
-
-def follows_on(
-    rows: pl.DataFrame,  # in order of `seq`
-    after: int,
-) -> bool:
-    "Do these rows continue the log from `after` without a gap?"
-    return (
-        rows.height > 0
-        and rows["seq"][0] == after + 1
-        and rows["seq"][-1] == after + rows.height
-        and not rows["seq"].is_duplicated().any()
-    )
-
-# %% ../nbs/05a_stream.ipynb #53dae8e0
-class Follower:
-    "Keeps the online state of one feature set in step with the log."
-
-    def __init__(self, store: Store, logs: Logs):
-        self.store, self.logs, self._tables = store, logs, dict[type[Stream], DeltaTable]()
-
-    def position(self) -> dict[str, int]:
-        "The last applied `seq` by stream."
-        with self.store.reader() as r:
-            return dict(r.position().get("seq", {}))
-
-    def table(self, stream: type[Stream]) -> DeltaTable | None:
-        "The stream's Delta table as it is now; only what changed since the last look is read."
-        known = self._tables.get(stream)
-        if known is not None:
-            known.update_incremental()
-        elif (known := self.logs[stream].table()) is not None:
-            self._tables[stream] = known
-        return known
-
-    def catch_up(
-        self,
-        fresh: dict[type[Stream], pl.DataFrame]
-        | None = None,  # rows that were just appended, to save reading them
-    ) -> dict[str, int]:  # events that were new to the state, by stream
-        "Apply what the log has beyond the state."
-        try:
-            with locked(self.store.folder):
-                return {
-                    s.name: self._one(s, (fresh or {}).get(s)) for s in self.store.features.streams
-                }
-        except Exception:
-            self._tables.clear()
-            raise
-
-    def _one(self, stream: type[Stream], fresh: pl.DataFrame | None) -> int:
-        at, new = self.position().get(stream.name, -1), 0
-        if fresh is not None:
-            run = fresh.filter(pl.col("seq") > at).sort("seq")
-            if follows_on(run, at):
-                return apply(self.store, stream, run)
-        table = self.table(stream)
-        end = -1 if table is None else (table.transaction_version("seq") or 0) - 1
-        if at > end:
-            raise StateError(
-                f"the online state holds the {stream.name} events up to seq {at}, and the log {self.logs[stream].uri} ends at {end}: it is not of this log. Make it anew with `mlkit backfill --state`."
-            )
-        while (
-            rows := tail(self.logs[stream], at, table=table)
-            if table is not None
-            else pl.DataFrame()
-        ).height:
-            new += apply(self.store, stream, rows)
-            at += rows.height
-        return new
-
-
-def follow(
-    store: Store,  # opened for writing
-    logs: Logs,
-) -> dict[str, int]:  # events that were new to the state, by stream
-    "Bring the state up to the log; safe to call at any time, by any number of processes."
-    return Follower(store, logs).catch_up()
+__all__ = ['StreamStats', 'Metrics', 'Consumer', 'refresh', 'Display', 'run', 'stopping']
 
 # %% ../nbs/05a_stream.ipynb #814912fd
 @dataclass
-class Progress:
+class _Rate:
+    "Events a second since the last look."
+
+    value: float = 0.0
+    at: float = field(default_factory=time.monotonic)
+    count: int = 0
+
+    def update(self, count: int) -> None:
+        now = time.monotonic()
+        passed = now - self.at
+        if passed > 0.2:
+            self.value = (count - self.count) / passed
+            self.at, self.count = now, count
+
+
+@dataclass
+class StreamStats:
     "What a consumer has done, and what it last saw."
 
     batches: int = 0
@@ -155,96 +63,97 @@ class Progress:
     behind: int = 0  # events in the log that the state lacks
     log_watermark: datetime | None = None
     state_watermark: datetime | None = None
-    rate: float = 0.0  # events a second, of late
-    delays: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
-    _before: tuple[float, int] = field(default_factory=lambda: (time.monotonic(), 0))
-
-    def measure_rate(self) -> None:
-        "Events a second since the last call."
-        now, done = time.monotonic(), max(self.events, self.applied)
-        if (passed := now - self._before[0]) > 0.2:
-            self.rate, self._before = (done - self._before[1]) / passed, (now, done)
-
-    @property
-    def age(self) -> float:
-        return max(0.0, time.time() - self.lag.oldest) if self.lag.oldest is not None else 0.0
+    rate: _Rate = field(default_factory=_Rate)
+    delays: deque[float] = field(default_factory=lambda: deque(maxlen=2000))  # seconds, of late
 
     def cells(self) -> dict[str, str]:
         "The numbers as a person reads them."
-        moment = lambda t: f"{t:%Y-%m-%d %H:%M:%S}" if t else "–"
-        return {
+        waiting = f"{self.lag.waiting:,}"
+        if self.lag.waiting:
+            waiting += f" (oldest {self.lag.age:,.1f} s)"
+        cells = {
             "events": f"{self.events:,}",
-            "events/s": f"{self.rate:,.0f}",
-            "waiting": f"{self.lag.waiting:,}"
-            + (f" (oldest {self.age:,.1f} s)" if self.lag.waiting else ""),
+            "events/s": f"{self.rate.value:,.0f}",
+            "waiting": waiting,
             "behind": f"{self.behind:,}",
-            "log until": moment(self.log_watermark),
-            "state until": moment(self.state_watermark),
+            "log until": _moment(self.log_watermark),
+            "state until": _moment(self.state_watermark),
             "batches": f"{self.batches:,}",
             "duplicates": f"{self.duplicates:,}",
             "quarantined": f"{self.quarantined:,}",
-            **({"errors": f"{self.errors:,}"} if self.errors else {}),
         }
+        if self.errors:
+            cells["errors"] = f"{self.errors:,}"
+        return cells
 
     def line(self) -> str:
-        return "  ".join(f"{k} {v}" for k, v in self.cells().items())
+        "The same in one line."
+        return "  ".join(f"{name} {value}" for name, value in self.cells().items())
+
+
+def _moment(t: datetime | None) -> str:
+    return f"{t:%Y-%m-%d %H:%M:%S}" if t else "–"
 
 # %% ../nbs/05a_stream.ipynb #f4e5fd2d
+_COUNTERS = dict(
+    batches="batches done",
+    events="events new to the log",
+    duplicates="events that the log knew already",
+    quarantined="rows and entries refused",
+    applied="events new to the online state",
+    errors="failures of source or disk that were waited out",
+    compactions="merges of small files",
+)
+_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
 class Metrics:
     "The same numbers for Prometheus, computed when they are asked for."
 
-    counters = dict(
-        batches="batches done",
-        events="events new to the log",
-        duplicates="events that the log knew already",
-        quarantined="rows and entries refused",
-        applied="events new to the online state",
-        errors="failures of source or disk that were waited out",
-        compactions="merges of small files",
-    )
-
-    def __init__(self, progress: Progress):
-        self.progress, self.registry = progress, CollectorRegistry()
+    def __init__(self, stats: StreamStats):
+        self.stats, self.registry = stats, CollectorRegistry()
         self.delay = Histogram(
             "mlkit_stream_delay_seconds",
             "from a batch's oldest arrival to its being visible to requests",
             registry=self.registry,
-            buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            buckets=_BUCKETS,
         )
         self.registry.register(self)
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        "Called by Prometheus' client at every scrape."
-        p = self.progress
-        for name, meaning in self.counters.items():
-            yield CounterMetricFamily(f"mlkit_stream_{name}", meaning, value=getattr(p, name))
-        yield GaugeMetricFamily(
-            "mlkit_stream_lag_entries", "entries or files that wait", value=p.lag.waiting
-        )
-        yield GaugeMetricFamily(
-            "mlkit_stream_lag_oldest_seconds", "age of the oldest of them", value=p.age
-        )
-        yield GaugeMetricFamily(
-            "mlkit_stream_behind_events", "events in the log that the state lacks", value=p.behind
-        )
-        marks = GaugeMetricFamily(
-            "mlkit_stream_watermark_seconds",
-            "latest event time, in seconds since 1970",
-            labels=["of"],
-        )
-        for of, at in (("log", p.log_watermark), ("state", p.state_watermark)):
+        "Counters, then gauges."
+        stats = self.stats
+        for name, meaning in _COUNTERS.items():
+            value = getattr(stats, name)
+            yield CounterMetricFamily(f"mlkit_stream_{name}", meaning, value=value)
+        yield _gauge("lag_entries", "entries or files that wait", stats.lag.waiting)
+        yield _gauge("lag_oldest_seconds", "age of the oldest of them", stats.lag.age)
+        yield _gauge("behind_events", "events in the log that the state lacks", stats.behind)
+        yield self._watermarks()
+
+    def _watermarks(self) -> GaugeMetricFamily:
+        meaning = "latest event time, in seconds since 1970"
+        marks = GaugeMetricFamily("mlkit_stream_watermark_seconds", meaning, labels=["of"])
+        for of in ("log", "state"):
+            at = getattr(self.stats, f"{of}_watermark")
             if at is not None:
                 marks.add_metric([of], at.timestamp())
-        yield marks
+        return marks
 
     def serve(self, port: int) -> Any:
         "Answer scrapes on the loopback interface; returns the server."
         try:
             return start_http_server(port, addr="127.0.0.1", registry=self.registry)[0]
         except (OSError, OverflowError) as e:
+            reason = getattr(e, "strerror", e)
             raise StreamError(
-                f"metrics cannot be served on port {port}: {getattr(e, 'strerror', e)}; choose another with --metrics-port."
+                f"metrics cannot be served on port {port}: {reason}; "
+                "choose another with --metrics-port."
             ) from e
+
+
+def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"mlkit_stream_{name}", meaning, value=value)
 
 # %% ../nbs/05a_stream.ipynb #76acabeb
 class Consumer:
@@ -257,150 +166,169 @@ class Consumer:
         source: Source | None = None,  # without one it only follows
         compact_after: int = 64,  # files; 0: never
     ):
-        self.logs, self.followers, self.source, self.compact_after = (
-            logs,
-            followers,
-            source,
-            compact_after,
-        )
-        self.stop, self.hand, self.progress = threading.Event(), deque[Batch](), Progress()
-        self.files, self.streams = 0, set[type[Stream]]()  # written since the last merge
-        self.metrics = Metrics(self.progress)
+        self.logs, self.followers, self.source = logs, followers, source
+        self.compact_after = compact_after
+        self.stop = threading.Event()
+        self.stats = StreamStats()
+        self.metrics = Metrics(self.stats)
+        self._batches: deque[Batch] = deque()  # taken from the source, not done
+        self._files = 0  # written since the last merge
+        self._streams: set[type[Stream]] = set()  # that they belong to
 
-    def follow(self, fresh: dict[type[Stream], pl.DataFrame] | None = None) -> int:
+    def follow(self, fresh: Mapping[type[Stream], pl.DataFrame] | None = None) -> int:
         "Bring every state up to the log."
         new = sum(sum(f.catch_up(fresh).values()) for f in self.followers)
-        self.progress.applied += new
+        self.stats.applied += new
         return new
 
     def step(self, wait: float = 0.0) -> bool:
         "One look at the source, and what follows from it; False where there was nothing to do."
         if self.source is None:
-            if not (new := self.follow()):
+            new = self.follow()
+            if not new:
                 self.stop.wait(wait)
             return new > 0
-        if not self.hand:
-            self.hand.extend(self.source.poll(wait))
-        if not self.hand:
+        if not self._batches:
+            self._batches.extend(self.source.poll(wait))
+        if not self._batches:
             return self.follow() > 0
-        while self.hand and not self.stop.is_set():
-            self._batch(self.source, self.hand[0])
-            self.hand.popleft()
-        if self.compact_after and self.files >= self.compact_after:
-            self.compact()
+        while self._batches and not self.stop.is_set():
+            self._process(self.source, self._batches[0])
+            self._batches.popleft()
+        if self.compact_after and self._files >= self.compact_after:
+            self._compact()
         return True
 
-    def _batch(self, source: Source, batch: Batch) -> None:
+    def _process(self, source: Source, batch: Batch) -> None:
         "Land, follow, done."
-        landed, p = land_batch(self.logs, batch), self.progress
+        landed, stats = land(self.logs, batch), self.stats
         self.follow(landed.events)
         source.done(batch)
-        p.batches += 1
-        p.events += landed.new
-        p.duplicates += landed.duplicates
-        p.quarantined += landed.quarantined
+        stats.batches += 1
+        stats.events += landed.new
+        stats.duplicates += landed.duplicates
+        stats.quarantined += landed.quarantined
         delay = max(0.0, time.time() - batch.oldest)
-        p.delays.append(delay)
+        stats.delays.append(delay)
         self.metrics.delay.observe(delay)
-        self.files += landed.files
-        self.streams.update(landed.events)
+        self._files += landed.files
+        self._streams.update(landed.events)
 
-    def compact(self) -> None:
+    def _compact(self) -> None:
         "Merge small files; another consumer's merge is as good as ours."
-        streams, self.files, self.streams = self.streams, 0, set()
+        streams, self._files, self._streams = self._streams, 0, set()
         for stream in streams:
-            self.progress.compactions += compact(self.logs[stream]) > 0
+            self.stats.compactions += compact(self.logs[stream]) > 0
 
-# %% ../nbs/05a_stream.ipynb #5b91a712
+# %% ../nbs/05a_stream.ipynb #5bc1016a
+@dataclass
+class _Distance:
+    "Between a state and its log."
+
+    behind: int = 0  # events
+    log: datetime | None = None  # latest event time
+    state: datetime | None = None
+
+
+def _distance(follower: Follower) -> _Distance:
+    with follower.store.reader() as r:
+        position = r.position()
+    watermark = position.get("watermark")
+    found = _Distance(state=datetime.fromisoformat(watermark) if watermark else None)
+    for stream in follower.store.features.streams:
+        table = follower.table(stream)
+        if table is not None:
+            last = (table.transaction_version("seq") or 0) - 1
+            found.behind += last - position.get("seq", {}).get(stream.name, -1)
+            found.log = _later(found.log, _latest(table))
+    return found
+
+
+def _latest(table: DeltaTable) -> datetime | None:
+    "The latest event time of a table, by its files' statistics."
+    latest: Any = pl.DataFrame(table.get_add_actions(flatten=True))["max.event_time"].max()
+    return latest
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((t for t in (one, other) if t is not None), default=None)
+
+
 def refresh(consumer: Consumer) -> None:
     "Look at source, log and state."
-    p = consumer.progress
-    p.measure_rate()
+    stats = consumer.stats
+    stats.rate.update(max(stats.events, stats.applied))
     if consumer.source is not None:
-        p.lag = consumer.source.lag()
-    p.behind = 0
-    for follower in consumer.followers:
-        with follower.store.reader() as r:
-            position = r.position()
-        behind, marks = 0, list[Any]()
-        for stream in follower.store.features.streams:
-            if (table := follower.table(stream)) is None:
-                continue
-            behind += (
-                (table.transaction_version("seq") or 0)
-                - 1
-                - position.get("seq", {}).get(stream.name, -1)
-            )
-            marks.append(pl.DataFrame(table.get_add_actions(flatten=True))["max.event_time"].max())
-        p.behind, p.log_watermark = (
-            max(p.behind, behind),
-            max((m for m in marks if m is not None), default=None),
-        )  # of several states, the one furthest behind
-        p.state_watermark = (
-            datetime.fromisoformat(position["watermark"]) if position.get("watermark") else None
-        )
+        stats.lag = consumer.source.lag()
+    distances = [_distance(f) for f in consumer.followers]
+    worst = max(distances, key=lambda d: d.behind, default=_Distance())
+    stats.behind, stats.log_watermark, stats.state_watermark = worst.behind, worst.log, worst.state
 
+# %% ../nbs/05a_stream.ipynb #5bfc8bfd
+class Display:
+    "Where a run shows what it does; this one shows nothing."
 
-class Show:
-    "Where a run says what it does; this one says nothing."
-
-    def numbers(self, progress: Progress) -> None:
+    def numbers(self, stats: StreamStats) -> None:
         "The numbers were refreshed."
 
     def say(self, text: str) -> None:
         "Something that a person should know."
 
-# %% ../nbs/05a_stream.ipynb #5bc1016a
-EXPECTED = (
-    StreamError,
-    LogError,
-    StateError,
-    DeltaError,
-    OSError,
-)  # what may pass by itself: a source or a disk that is not there
+
+# what may pass by itself: a source or a disk that is not there
+_TRANSIENT = (StreamError, LogError, StateError, DeltaError, OSError)
 
 
 def run(
     consumer: Consumer,
     once: bool = False,  # end when the source has nothing more; raise where it is not available
-    show: Show | None = None,
+    display: Display | None = None,
     every: float = 1.0,  # seconds between two looks at the numbers
-) -> Progress:
+) -> StreamStats:
     "Consume until told to stop."
-    show, pause, due = show or Show(), 0.0, 0.0
+    display, pause, due = display or Display(), 0.0, 0.0
     while not consumer.stop.is_set():
         try:
             busy = consumer.step(0.0 if once else 0.5)
             if time.monotonic() >= due or (once and not busy):
                 refresh(consumer)
-                show.numbers(consumer.progress)
+                display.numbers(consumer.stats)
                 due = time.monotonic() + every
-            if pause:
-                show.say("going on")
-            pause = 0.0
-        except EXPECTED as e:
+        except _TRANSIENT as e:
             if once:
                 raise
             pause = min(30.0, 2 * pause or 0.5)
-            consumer.progress.errors += 1
-            show.say(f"{e}\nTrying again in {pause:g} s; nothing is lost meanwhile.")
+            consumer.stats.errors += 1
+            display.say(f"{e}\nTrying again in {pause:g} s; nothing is lost meanwhile.")
             consumer.stop.wait(pause)
             continue
-        for notice in consumer.source.notices if consumer.source else []:
-            show.say(notice)
-        if consumer.source:
-            consumer.source.notices.clear()
-        if once and not busy and not (consumer.progress.lag.soon and not consumer.stop.wait(0.05)):
+        if pause:
+            pause = 0.0
+            display.say("going on")
+        _tell(consumer, display)
+        if once and not busy and not _settling(consumer):
             break
-    return consumer.progress
+    return consumer.stats
+
+
+def _tell(consumer: Consumer, display: Display) -> None:
+    "Show what the source has to say."
+    if consumer.source is not None:
+        for notice in consumer.source.notices:
+            display.say(notice)
+        consumer.source.notices.clear()
+
+
+def _settling(consumer: Consumer) -> bool:
+    "Is there something that only time keeps from being taken? Waits a moment for it."
+    return consumer.stats.lag.unsettled > 0 and not consumer.stop.wait(0.05)
 
 
 @contextmanager
 def stopping(consumer: Consumer) -> Iterator[None]:
-    "SIGINT and SIGTERM ask the consumer to finish the batch in hand and end."
-    before = {
-        s: signal.signal(s, lambda *_: consumer.stop.set()) for s in (signal.SIGINT, signal.SIGTERM)
-    }
+    "SIGINT and SIGTERM ask the consumer to finish the batch under way and end."
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {s: signal.signal(s, lambda *_: consumer.stop.set()) for s in signals}
     try:
         yield
     finally:

@@ -15,11 +15,12 @@ import orjson
 import polars as pl
 
 from .decisions import find_decision
-from .etl import Logs
+from .etl import BatchName, Logs
 from .eventlog import scan
 from .events import Stream, accept
 from .frames import offline
-from .models import Model, load_model, model_digest, row
+from .modelfiles import load_model, model_digest
+from .models import Model, row
 from .parity import compare
 from .policy import Policy, load_policy, route
 from .usecase import UseCase
@@ -142,7 +143,7 @@ def trace(
         s.name: frame.select("event_id", "event_time", "seq", "batch_id").to_dicts()
         for s, frame in events.items()
     }
-    batches = {e["batch_id"].split("/")[0] for es in listed.values() for e in es}
+    batches = {BatchName.parse(e["batch_id"]).source for es in listed.values() for e in es}
     same = (
         again(usecase, decision, request, events, model, policy)
         if decision["probability"] is not None

@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from .errors import UserError
-from .etl import SourceFormat
-from .events import Category, ContractError, Field, Fixed, Flag, Key, Stream, Text, accept
+from .events import Category, ContractError, Field, Fixed, Key, Stream, Text, accept
 from .features import FeatureSet
+from .formats import SourceFormat
 from .frames import offline
 from .policy import Guard, Policy, PolicyError
 from .simulators import Simulator
@@ -72,7 +72,6 @@ class UseCase:
         _check_parts(self)
         _check_streams(self)
         _check_fields(self)
-        _check_plan(self.plan)
         _check_example(self)
         _check_features(self)
         check_policy(self, self.policy)
@@ -99,8 +98,9 @@ def _field(what: str, name: Any, stream: type[Stream], *kinds: type[Field]) -> F
     found = stream.fields[name]
     if not isinstance(found, kinds):
         wanted = " or ".join(k.__name__ for k in kinds)
+        given = type(found).__name__
         raise UseCaseError(
-            f"{what} {name!r} is a {type(found).__name__} in {stream.__name__}; it must be {wanted}."
+            f"{what} {name!r} is a {given} in {stream.__name__}; it must be {wanted}."
         )
     return found
 
@@ -163,17 +163,7 @@ def _check_unique(what: str, names: list[str], consequence: str) -> None:
 
 def _check_fields(usecase: UseCase) -> None:
     "What is named by its field is there, in a type that serves."
-    rule = usecase.labels
     _field("entity", usecase.entity, usecase.request, Key, Text, Category)
-    _field("labels: refers", rule.refers, rule.stream, Text)
-    _field("labels: value", rule.value, rule.stream, Flag)
-    if rule.early is not None:
-        name, value = rule.early
-        found = _field("labels: early", name, rule.stream, Field)
-        try:
-            found.value(value)
-        except ValueError as e:
-            raise UseCaseError(f"labels: early: {name} cannot be {value!r}: {e}.") from None
     for name, cut in usecase.cuts.items():
         _known("cuts:", name, [f.name for f in usecase.formats], "format")
         if not isinstance(cut, datetime) or cut.tzinfo is None:
@@ -181,22 +171,6 @@ def _check_fields(usecase: UseCase) -> None:
                 f"cuts: {name} = {cut!r}: give a datetime with its time zone, "
                 "as in datetime(2025, 4, 11, tzinfo=timezone.utc)."
             )
-
-# %% ../nbs/10a_usecase.ipynb #0d6888b2
-def _check_plan(plan: Plan) -> None:
-    "Refuse lengths that no data could fill."
-    shortest = dict(train=1, wait=0, test=1, folds=2, step=1)
-    for name, low in shortest.items():
-        length = getattr(plan, name)
-        whole = isinstance(length, int) and not isinstance(length, bool)
-        if not whole or not low <= length <= 3650:
-            raise UseCaseError(
-                f"plan: {name}={length!r}: give a whole number from {low} to 3650"
-                + (" (days)." if name != "folds" else ".")
-            )
-    years = (plan.train + plan.wait + plan.test + plan.folds * plan.step) / 365
-    if years > 30:
-        raise UseCaseError(f"plan: it takes {years:.0f} years of data; shorten its parts.")
 
 # %% ../nbs/10a_usecase.ipynb #cd0200ab
 def _check_example(usecase: UseCase) -> None:

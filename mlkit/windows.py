@@ -22,28 +22,26 @@ def keys_of(frame: pl.DataFrame, fields: Sequence[str]) -> pl.DataFrame:
 def key_codes(
     events: pl.DataFrame,
     requests: pl.DataFrame,  # as `keys_of` gives them
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # int64 from 0 upwards; equal keys, and only they, get equal codes
-    "Number the keys of two frames alike."
+) -> tuple[np.ndarray, np.ndarray]:
+    "Number the keys of two frames alike: int64 from 0 upwards, equal for equal keys only."
     if events.width == 1 and events.dtypes[0] == pl.Int64:
-        e, r = events.to_series().to_numpy(), requests.to_series().to_numpy()
-        low, high = (
-            min((int(a.min()) for a in (e, r) if a.size), default=0),
-            max((int(a.max()) for a in (e, r) if a.size), default=0),
-        )
+        theirs, ours = events.to_series().to_numpy(), requests.to_series().to_numpy()
+        low, high = _bounds(theirs, ours)
         if high - low < 2**20:
-            return e - low, r - low
+            return theirs - low, ours - low
     both = pl.concat([events, requests])
     names = both.unique(maintain_order=True).with_row_index("_code")
-    codes = (
-        both.join(names, on=both.columns, how="left", maintain_order="left", nulls_equal=True)[
-            "_code"
-        ]
-        .cast(pl.Int64)
-        .to_numpy()
-    )
+    found = both.join(names, on=both.columns, how="left", maintain_order="left", nulls_equal=True)
+    codes = found["_code"].cast(pl.Int64).to_numpy()
     return codes[: events.height], codes[events.height :]
+
+
+def _bounds(*arrays: np.ndarray) -> tuple[int, int]:
+    "Smallest and largest value of all; 0 and 0 where there is none."
+    some = [a for a in arrays if a.size]
+    if not some:
+        return 0, 0
+    return min(int(a.min()) for a in some), max(int(a.max()) for a in some)
 
 # %% ../nbs/03a_windows.ipynb #ba225ac7
 def positions(
@@ -54,32 +52,29 @@ def positions(
     "Binary search for sorted needles, as one merge."
     if not line.size or not asked.size:
         return np.zeros(asked.size, np.int64)
-    left = pl.DataFrame({"at": pl.Series(asked).set_sorted()})
-    right = pl.DataFrame({"at": pl.Series(line).set_sorted(), "n": np.arange(1, line.size + 1)})
-    return (
-        left.join_asof(right, on="at", strategy="backward", allow_exact_matches=inclusive)["n"]
-        .fill_null(0)
-        .to_numpy()
-    )
+    needles = pl.DataFrame({"at": pl.Series(asked).set_sorted()})
+    places = pl.Series(line).set_sorted()
+    counted = pl.DataFrame({"at": places, "n": np.arange(1, line.size + 1)})
+    found = needles.join_asof(counted, on="at", allow_exact_matches=inclusive)
+    return found["n"].fill_null(0).to_numpy()
 
 
 def _ties_start(line: np.ndarray) -> np.ndarray:
     "For each place of a sorted line, the position of the first that is equal."
-    return np.maximum.accumulate(
-        np.where(np.diff(line, prepend=line[:1] - 1) > 0, np.arange(line.size), 0)
-    )
+    fresh = np.diff(line, prepend=line[:1] - 1) > 0
+    return np.maximum.accumulate(np.where(fresh, np.arange(line.size), 0))
 
-
+# %% ../nbs/03a_windows.ipynb #70f430ef
 def _order(line: np.ndarray, codes: np.ndarray, times: np.ndarray) -> np.ndarray:
-    "The order of the line. Events that are in order of time already, as most logs are, only have to be dealt out to their entities: a radix sort of 16 bits a pass."
-    if not line.size or int(codes.max()) >= 2**32 or not (times[1:] >= times[:-1]).all():
+    "The order that sorts the line."
+    in_time = bool((times[1:] >= times[:-1]).all())
+    if not line.size or not in_time or int(codes.max()) >= 2**32:
         return pl.Series(line).arg_sort().to_numpy().astype(np.int64)
     order = np.argsort(codes.astype(np.uint16), kind="stable")
-    return (
-        order
-        if int(codes.max()) < 2**16
-        else order[np.argsort((codes >> 16).astype(np.uint16)[order], kind="stable")]
-    )
+    if int(codes.max()) < 2**16:
+        return order
+    upper = (codes >> 16).astype(np.uint16)
+    return order[np.argsort(upper[order], kind="stable")]
 
 # %% ../nbs/03a_windows.ipynb #cefc4e74
 class Line:
@@ -89,39 +84,37 @@ class Line:
 
     def __init__(
         self,
-        codes: np.ndarray,
-        times: np.ndarray,  # of the events: entity from 0 upwards, microseconds
-        asked_codes: np.ndarray,
-        asked: np.ndarray,  # of the requests
+        codes: np.ndarray,  # of the events: entity from 0 upwards
+        times: np.ndarray,  # and microseconds
+        asked_codes: np.ndarray,  # of the requests
+        asked: np.ndarray,
         longest: int,  # the longest window, in microseconds
     ):
         start, self.span = self.extent(times, asked, longest)
-        line, wanted = (
-            codes * self.span + (times - start),
-            asked_codes * self.span + (asked - start),
-        )
-        own = line.size == wanted.size and np.array_equal(line, wanted)
+        line = codes * self.span + (times - start)
+        wanted = asked_codes * self.span + (asked - start)
         self.events = _order(line, codes, times)
         self.line = line[self.events]
-        self.requests = self.events if own else _order(wanted, asked_codes, asked)
-        self.wanted = self.line if own else wanted[self.requests]
-        self.stop = (
-            _ties_start(self.line) if own else positions(self.line, self.wanted, inclusive=False)
-        )
+        if np.array_equal(line, wanted):  # the requests are the events
+            self.requests, self.wanted = self.events, self.line
+            self.stop = _ties_start(self.line)
+        else:
+            self.requests = _order(wanted, asked_codes, asked)
+            self.wanted = wanted[self.requests]
+            self.stop = positions(self.line, self.wanted, inclusive=False)
 
     @staticmethod
     def extent(times: np.ndarray, asked: np.ndarray, longest: int) -> tuple[int, int]:
         "Earliest time, and the places an entity takes."
-        some = [a for a in (times, asked) if a.size]
-        start = min((int(a.min()) for a in some), default=0)
-        return start, max((int(a.max()) for a in some), default=0) - start + 1 + longest
+        start, end = _bounds(times, asked)
+        return start, end - start + 1 + longest
 
     def begin(self, window: int) -> np.ndarray:
         "The position of each request's first event after t − w."
         return np.minimum(positions(self.line, self.wanted - window, inclusive=True), self.stop)
 
     def since(self) -> np.ndarray:
-        "Microseconds since the event before each request; without meaning where its window is empty."
+        "Microseconds since the event before each request; any number where there is none."
         if not self.line.size:
             return np.zeros(self.stop.size, np.int64)
         return self.wanted - self.line[np.maximum(self.stop - 1, 0)]
@@ -139,25 +132,28 @@ def running(values: np.ndarray) -> np.ndarray:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
 
 
+def _could_overflow(values: np.ndarray, begin: np.ndarray, stop: np.ndarray) -> bool:
+    "Could the sum of a window pass 64 bits? Looked at in units of 2**31 where it seems so."
+    low, high = _bounds(values)
+    fullest = int((stop - begin).max(initial=0))
+    if fullest * max(abs(low), abs(high)) < 2**63:
+        return False
+    coarse = totals(np.abs(values) // 2**31, begin, stop)
+    return (int(coarse.max(initial=0)) + fullest) * 2**31 >= 2**63
+
+
 def totals(
     values: np.ndarray,  # int64, in the order of the line
     begin: np.ndarray,
     stop: np.ndarray,
     name: str = "values",  # for the error
-    run: np.ndarray | None = None,  # their running total, where it is at hand
+    run: np.ndarray | None = None,  # their running total, where it is there already
 ) -> np.ndarray:  # int64
     "Sum of each window."
-    n, largest = (
-        int((stop - begin).max(initial=0)),
-        max(abs(int(values.max(initial=0))), abs(int(values.min(initial=0)))),
-    )
-    if (
-        n * largest >= 2**63
-        and (int(totals(np.abs(values) // 2**31, begin, stop, name).max(initial=0)) + n) * 2**31
-        >= 2**63
-    ):
+    if _could_overflow(values, begin, stop):
         raise OverflowError(
-            f"a window's sum of {name!r} does not fit 64 bits: {n} events of up to {largest} units; use a coarser unit or a shorter window."
+            f"a window's sum of {name!r} may not fit 64 bits: up to {(stop - begin).max()} events; "
+            "use a coarser unit or a shorter window."
         )
     run = running(values) if run is None else run
     with np.errstate(over="ignore"):
@@ -167,8 +163,8 @@ def totals(
 def squares(values: np.ndarray, begin: np.ndarray, stop: np.ndarray) -> pl.Series:
     "Sum of squares of each window, in 128 bits."
     wide = pl.Series(values, dtype=pl.Int64).cast(pl.Int128)
-    running = pl.concat([pl.Series([0], dtype=pl.Int128), (wide * wide).cum_sum()])
-    return running.gather(stop) - running.gather(begin)
+    run = pl.concat([pl.Series([0], dtype=pl.Int128), (wide * wide).cum_sum()])
+    return run.gather(stop) - run.gather(begin)
 
 # %% ../nbs/03a_windows.ipynb #392eb35f
 def extremes(
@@ -180,12 +176,12 @@ def extremes(
     "Smallest (or largest) value of each window."
     n, out = stop - begin, np.zeros(stop.size, np.int64)
     power = np.frexp(np.maximum(n, 1).astype(np.float64))[1] - 1
-    level, length = values, 1
+    stretches, length = values, 1
     for p in range(int(power.max(initial=0)) + 1):
         mine = np.flatnonzero((power == p) & (n > 0))
-        out[mine] = smaller(level[begin[mine]], level[stop[mine] - length])
-        if level.size > length:
-            level = smaller(level[:-length], level[length:])
+        out[mine] = smaller(stretches[begin[mine]], stretches[stop[mine] - length])
+        if stretches.size > length:
+            stretches = smaller(stretches[:-length], stretches[length:])
         length *= 2
     return out
 
@@ -194,32 +190,34 @@ def edge(
     line: np.ndarray,  # the sorted places
     values: np.ndarray,  # int64, in their order
 ) -> np.ndarray:  # the same, with the values of each tie in ascending order
-    "Values such that the first of a window is the smallest of its earliest moment, and the last the largest of its latest."
+    "First of a window is the smallest of its earliest moment; last the largest of its latest."
     tied = np.flatnonzero(np.diff(line) == 0)
-    return values if not tied.size else values[np.lexsort((values, line))]
+    return values[np.lexsort((values, line))] if tied.size else values
 
-# %% ../nbs/03a_windows.ipynb #0e1ad808
+# %% ../nbs/03a_windows.ipynb #6ae08415
+def _following(values: np.ndarray) -> np.ndarray:
+    "For each event the position of the next one of the same value; the size where there is none."
+    order = np.argsort(values, kind="stable")
+    following = np.full(values.size, values.size)
+    same = values[order[1:]] == values[order[:-1]]
+    following[order[:-1][same]] = order[1:][same]
+    return following
+
+
 def distinct(
-    values: np.ndarray,  # equal numbers for equal values of one entity, and only for them; in the order of the line
+    values: np.ndarray,  # equal numbers for equal values of one entity only, in line order
     begin: np.ndarray,
     stop: np.ndarray,
 ) -> np.ndarray:  # int64
     "Number of different values in each window."
-    n = values.size
+    n, size = values.size, stop.size
     if not n:
-        return np.zeros(stop.size, np.int64)
-    order = np.argsort(values, kind="stable")
-    following = np.full(n, n)
-    same = values[order[1:]] == values[order[:-1]]
-    following[order[:-1][same]] = order[1:][same]
+        return np.zeros(size, np.int64)
     index = np.arange(n)
-    comes = np.append(
-        positions(stop, index, inclusive=True), stop.size
-    )  # first request after an event
-    leaves = positions(begin, index, inclusive=True)  # first request whose window begins after it
-    ends = np.minimum(comes[following], leaves)
-    counted = comes[:-1] < ends
-    change = np.bincount(comes[:-1][counted], minlength=stop.size + 1) - np.bincount(
-        ends[counted], minlength=stop.size + 1
-    )
-    return np.cumsum(change[:-1])
+    comes = np.append(positions(stop, index, inclusive=True), size)  # first request after it
+    leaves = positions(begin, index, inclusive=True)  # first whose window begins after it
+    starts, ends = comes[:-1], np.minimum(comes[_following(values)], leaves)
+    counted = starts < ends
+    up = np.bincount(starts[counted], minlength=size + 1)
+    down = np.bincount(ends[counted], minlength=size + 1)
+    return np.cumsum((up - down)[:-1])

@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from ..etl import SourceFormat
 from ..events import Category, Fixed, Flag, Key, Stream, Text, Time
 from ..features import FeatureSet, FeatureView
+from ..formats import SourceFormat
 from ..policy import Guard, Policy, Route
 from ..simulators import Simulator
 from ..splits import LabelRule, Plan
@@ -131,7 +131,7 @@ policy = Policy(
 )
 
 # %% ../../nbs/usecases/fraud.ipynb #c41cc669
-LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", early=("source", "review"))
+LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", by_review=("source", "review"))
 UTC = timezone.utc
 
 

@@ -18,356 +18,164 @@ import numpy as np
 import polars as pl
 from numpy.random import Generator
 
+from ..errors import UserError
+from .payers import DAY, PER_DAY, Calendar, make_world, ordinary_payments
+from mlkit.usecases.thieves import (
+    SKIMMED,
+    STOLEN,
+    TAKEN_OVER,
+    make_episodes,
+    skimmed,
+    stolen_cards,
+    takeovers,
+)
+
 # %% auto #0
-__all__ = ['PER_DAY', 'MOST', 'HABITS', 'DAY', 'WEEK', 'WEEKDAY', 'WEEKEND', 'EPISODES', 'MIX', 'MIX_LATER', 'SLOTS', 'NOTICED',
-           'simulate', 'write']
+__all__ = ['WorldError', 'simulate', 'write']
 
 # %% ../../nbs/usecases/simulator.ipynb #bad26145
-PER_DAY = 2.0  # payments per customer and day, on average
-MOST = 20_000_000  # payments in one frame, roughly; about 1 GB of it
+_MAX_PAYMENTS = 20_000_000  # in one frame, roughly; about 1 GB of it
+
+
+class WorldError(UserError, ValueError):
+    "Parameters that make no world; the message says what is allowed."
+
+
+def _check(customers: int, terminals: int, days: int, start: date, seed: int, drift: float) -> None:
+    "Refuse parameters that make no world. Raises `WorldError`."
+    _whole("customers", customers, 1, 1_000_000)
+    _whole("terminals", terminals, 1, 1_000_000)
+    _whole("days", days, 1, 3650)
+    _whole("seed", seed, 0, 2**63 - 1)
+    payments = customers * days * PER_DAY
+    if payments > _MAX_PAYMENTS:
+        raise WorldError(
+            f"customers={customers:,} over days={days:,} would make about {payments:,.0f} "
+            f"payments, and at most {_MAX_PAYMENTS:,} are made. Take fewer of either, "
+            "or simulate several parts with seeds of their own."
+        )
+    if isinstance(start, datetime) or not isinstance(start, date) or not 1970 <= start.year <= 2080:
+        raise WorldError(
+            f"start={start!r}: give a date from 1970 to 2080 without a time of day, "
+            "such as date(2025, 1, 1)."
+        )
+    if isinstance(drift, bool) or not isinstance(drift, Real) or not 0 <= drift <= 10:
+        raise WorldError(
+            f"drift={drift!r}: give a number from 0 (the world stays as it is) to 10; "
+            "1 is a strong change."
+        )
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
     "Refuse what is not a whole number within bounds."
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
-        raise ValueError(f"{name}={value!r}: give a whole number from {low:,} to {high:,}.")
-
-
-def _validate(
-    customers: int, terminals: int, days: int, start: date, seed: int, drift: float
-) -> None:
-    "Refuse parameters that make no world. Raises `ValueError`."
-    _whole("customers", customers, 1, 1_000_000)
-    _whole("terminals", terminals, 1, 1_000_000)
-    _whole("days", days, 1, 3650)
-    _whole("seed", seed, 0, 2**63 - 1)
-    if customers * days * PER_DAY > MOST:
-        raise ValueError(
-            f"customers={customers:,} over days={days:,} would make about {customers * days * PER_DAY:,.0f} payments, and {MOST:,} is the most. "
-            "Take fewer of either, or simulate several parts with seeds of their own."
-        )
-    if isinstance(start, datetime) or not isinstance(start, date) or not 1970 <= start.year <= 2080:
-        raise ValueError(
-            f"start={start!r}: give a date from 1970 to 2080 without a time of day, such as date(2025, 1, 1)."
-        )
-    if isinstance(drift, bool) or not isinstance(drift, Real) or not 0 <= drift <= 10:
-        raise ValueError(
-            f"drift={drift!r}: give a number from 0 (the world stays as it is) to 10; 1 is a strong change."
-        )
-
-# %% ../../nbs/usecases/simulator.ipynb #e57a62c0
-HABITS = 12  # terminals a customer goes to regularly
-
-
-@dataclass(frozen=True)
-class _World:
-    "Who and what there is; one array entry a customer or a terminal."
-
-    home: np.ndarray  # km, two columns
-    level: np.ndarray  # usual amount of a payment, in currency units
-    activity: np.ndarray  # payments per day
-    shift: np.ndarray  # hours the customer's day lies behind the average one
-    habits: np.ndarray  # terminals, the favourite first
-    shop: np.ndarray  # where the terminal stands: km, two columns
-    price: np.ndarray  # the terminal's amounts relative to the average
-
-
-def _habits(
-    rng: Generator, home: np.ndarray, shop: np.ndarray, first: np.ndarray, size: np.ndarray
-) -> np.ndarray:
-    "Choose each customer's regular terminals among those of the town: the near and the popular ones."
-    pull = rng.normal(0, 1, len(shop))
-    seen = first[:, None] + (rng.random((len(home), 4 * HABITS)) * size[:, None]).astype(np.int64)
-    far = np.linalg.norm(shop[seen] - home[:, None], axis=2)
-    liking = pull[seen] - far / 4 + rng.gumbel(size=seen.shape)
-    return np.take_along_axis(seen, np.argsort(-liking, axis=1, kind="stable")[:, :HABITS], axis=1)
-
-
-def _world(rng: Generator, customers: int, terminals: int) -> _World:
-    "Populate the map."
-    towns = max(1, terminals // 100)
-    centre, weight = rng.random((towns, 2)) * 200, rng.lognormal(0, 0.8, towns)
-    town = np.sort(rng.choice(towns, terminals, p=weight / weight.sum()))
-    shop = centre[town] + rng.normal(0, 4, (terminals, 2))
-    lives = town[rng.integers(0, terminals, customers)]
-    home = centre[lives] + rng.normal(0, 4, (customers, 2))
-    first, end = np.searchsorted(town, lives), np.searchsorted(town, lives, side="right")
-    owl = rng.random(customers) < 0.03
-    return _World(
-        home=home,
-        level=rng.lognormal(3.3, 0.6, customers),
-        activity=rng.lognormal(-0.36, 0.8, customers) * PER_DAY,
-        shift=rng.normal(0, 1, customers) + 7 * owl,
-        habits=_habits(rng, home, shop, first, end - first),
-        shop=shop,
-        price=rng.lognormal(0, 0.4, terminals),
-    )
-
-# %% ../../nbs/usecases/simulator.ipynb #6b472ab8
-DAY = 86_400  # seconds
-WEEK = np.array([0.92, 0.94, 0.97, 1.02, 1.15, 1.18, 0.82])  # payments by weekday, Monday first
-WEEKDAY = np.array(
-    [0.5, 0.2, 0.1, 0.1, 0.1, 0.4, 1.5, 4, 6, 5, 5, 6, 9, 8, 6, 6, 7, 9, 10, 8, 5, 3.5, 2, 1]
-)
-WEEKEND = np.array(
-    [1.2, 0.8, 0.5, 0.3, 0.1, 0.2, 0.5, 1.5, 3, 6, 9, 10, 9, 8, 7, 7, 7, 7, 7, 7, 6, 4.5, 3, 2]
-)
-
-
-def _hour(u: np.ndarray, rhythm: np.ndarray) -> np.ndarray:
-    "Uniform numbers as hours of the day, by the rhythm's distribution."
-    return np.interp(u, np.append(0, np.cumsum(rhythm)) / rhythm.sum(), np.arange(25.0))
-
-
-def _seconds(
-    rng: Generator,
-    world: _World,
-    customer: np.ndarray,
-    day: np.ndarray,
-    weekend: np.ndarray,
-    restless: np.ndarray,
-) -> np.ndarray:
-    "When a payment is made, in seconds since the start; `restless` is the probability that it moves to the night."
-    u, moves = rng.random(len(day)), rng.random(len(day)) < restless
-    hour = (np.where(weekend, _hour(u, WEEKEND), _hour(u, WEEKDAY)) + world.shift[customer]) % 24
-    hour = np.where(moves, 6 * u, hour)
-    return day * DAY + np.minimum((hour * 3600).astype(np.int64), DAY - 1)
-
-
-def _ordinary(
-    rng: Generator, world: _World, days: int, weekday: np.ndarray, restless: np.ndarray
-) -> pl.DataFrame:
-    "The payments of honest people: customer, terminal, second and amount, one row each."
-    customers = len(world.home)
-    outing = rng.random((customers, days)) < 0.02
-    counts = rng.poisson(world.activity[:, None] * WEEK[weekday] * (1 + 2 * outing))
-    cell = np.repeat(np.arange(customers * days), counts.ravel())
-    n = len(cell)
-    customer, day = np.divmod(cell, days)
-    out = outing.ravel()[cell]
-    habit = world.habits[customer, (HABITS * rng.random(n) ** 2).astype(np.int64)]
-    terminal = np.where(out | (rng.random(n) < 0.05), rng.integers(0, len(world.shop), n), habit)
-    size = rng.lognormal(0, 0.6, n) * np.where(out, 1.8, 1) * np.where(rng.random(n) < 0.015, 5, 1)
-    second = _seconds(rng, world, customer, day, weekday[day] >= 5, restless[day])
-    return pl.DataFrame(
-        dict(
-            customer=customer,
-            terminal=terminal,
-            second=second,
-            amount=world.level[customer] * world.price[terminal] * size,
-        )
-    )
-
-# %% ../../nbs/usecases/simulator.ipynb #c80fd112
-EPISODES = 0.0023  # episodes per customer and day; with the sizes below, about one payment in a hundred is fraud
-MIX, MIX_LATER = (
-    np.array([0.38, 0.27, 0.35]),
-    np.array([0.15, 0.70, 0.15]),
-)  # kinds of episode, before and after a complete drift
-SLOTS = 24  # most payments of an episode
-
-
-@dataclass(frozen=True)
-class _Episodes:
-    "When a fraud begins, of which kind, and where; one array entry an episode."
-
-    day: np.ndarray  # days since the start, with fraction
-    kind: np.ndarray  # 1 stolen card, 2 compromised terminal, 3 account takeover
-    customer: np.ndarray  # the victim of kinds 1 and 3
-    where: np.ndarray  # uniform number that picks the terminal of kind 2
-
-
-def _episodes(rng: Generator, customers: int, days: int, later: np.ndarray) -> _Episodes:
-    "Schedule the frauds; `later` says by day how far the mix of kinds has moved."
-    n = rng.poisson(EPISODES * customers * days)
-    day = rng.random(n) * days
-    edges = np.cumsum(MIX + later[day.astype(np.int64)][:, None] * (MIX_LATER - MIX), axis=1)[:, :2]
-    return _Episodes(
-        day,
-        1 + (rng.random(n)[:, None] > edges).sum(axis=1),
-        rng.integers(0, customers, n),
-        rng.random(n),
-    )
-
-# %% ../../nbs/usecases/simulator.ipynb #1544fb4a
-def _payments(
-    world: _World,
-    e: _Episodes,
-    kind: int,
-    used: np.ndarray,
-    terminal: np.ndarray,
-    second: np.ndarray,
-    times: np.ndarray,
-) -> pl.DataFrame:
-    "The used slots of one kind of episode as payments; `times` multiplies the customer's usual amount."
-    chosen = (e.kind == kind)[:, None] & (np.arange(SLOTS) < used[:, None])
-    customer = np.broadcast_to(e.customer[:, None], chosen.shape)[chosen]
-    return pl.DataFrame(
-        dict(
-            customer=customer,
-            terminal=terminal[chosen],
-            second=second[chosen],
-            amount=world.level[customer] * times[chosen],
-        ),
-        schema_overrides=dict(customer=pl.Int64, terminal=pl.Int64, second=pl.Int64),
-    )
-
-
-def _stolen(rng: Generator, world: _World, e: _Episodes) -> pl.DataFrame:
-    "A burst: minutes between payments, in a quarter of town the thief happens to be in."
-    shape, shops = (len(e.day), SLOTS), len(world.shop)
-    used = np.minimum(2 + rng.poisson(5, shape[0]), SLOTS)
-    gaps = rng.exponential(25 * 60, shape)
-    second = (e.day * DAY)[:, None] + np.cumsum(gaps, axis=1)
-    terminal = (rng.integers(0, shops, (shape[0], 1)) + rng.integers(0, 10, shape)) % shops
-    return _payments(
-        world,
-        e,
-        1,
-        used,
-        terminal,
-        second.astype(np.int64),
-        rng.lognormal(math.log(3.5), 0.7, shape),
-    )
-
-
-def _far(rng: Generator, world: _World, customer: np.ndarray) -> np.ndarray:
-    "For each slot the farthest from home of three random terminals."
-    seen = rng.integers(0, len(world.shop), (len(customer), SLOTS, 3))
-    away = np.linalg.norm(world.shop[seen] - world.home[customer][:, None, None], axis=3)
-    return np.take_along_axis(seen, away.argmax(axis=2)[..., None], axis=2)[..., 0]
-
-
-def _takeover(rng: Generator, world: _World, e: _Episodes) -> pl.DataFrame:
-    "Someone who pays along for 3 to 14 days, three times in four between midnight and six."
-    shape = (len(e.day), SLOTS)
-    used = np.minimum(3 + rng.poisson(6, shape[0]), SLOTS)
-    day = np.floor(e.day)[:, None] + np.floor(
-        rng.random(shape) * rng.integers(3, 15, (shape[0], 1))
-    )
-    hour = rng.random(shape) * np.where(rng.random(shape) < 0.75, 6, 24)
-    second = (day * DAY + hour * 3600).astype(np.int64)
-    return _payments(
-        world,
-        e,
-        3,
-        used,
-        _far(rng, world, e.customer),
-        second,
-        rng.lognormal(math.log(3), 0.7, shape),
-    )
-
-# %% ../../nbs/usecases/simulator.ipynb #741ccfbf
-def _skimmed(
-    rng: Generator, second: np.ndarray, terminal: np.ndarray, e: _Episodes, days: int
-) -> np.ndarray:
-    "Which payments were made at a compromised terminal and copied: a mask."
-    n, span, bad = len(second), (days + 1) * DAY, e.kind == 2
-    length, share, drawn = (
-        rng.uniform(10, 28, len(bad)),
-        rng.integers(400, 800, len(bad)),
-        rng.integers(0, 1000, n),
-    )
-    if n == 0:
-        return np.zeros(0, bool)
-    key = terminal * span + second
-    order = np.argsort(key, kind="stable")
-    at = terminal[order][(e.where[bad] * n).astype(np.int64)]
-    ends = np.minimum(np.stack([e.day[bad], (e.day + length)[bad]]), days)
-    low, high = np.searchsorted(key[order], at * span + (ends * DAY).astype(np.int64))
-    rate = np.minimum(share[bad], 18_000 // np.maximum(high - low, 1))
-    steps = np.zeros(n + 1, np.int64)
-    np.add.at(steps, low, rate)
-    np.add.at(steps, high, -rate)
-    marked = np.empty(n, bool)
-    marked[order] = drawn[order] < np.cumsum(steps[:-1])
-    return marked
+        raise WorldError(f"{name}={value!r}: give a whole number from {low:,} to {high:,}.")
 
 # %% ../../nbs/usecases/simulator.ipynb #09c3332e
-NOTICED = np.array(
-    [7.0, 4.0, 5.0, 6.0]
-)  # days until the outcome is known, by scenario: exact for genuine payments, else a median
+_NOTICED = np.array([7.0, 4.0, 5.0, 6.0])  # days by kind: exact if genuine, else a median
 
 
-def _known(rng: Generator, lost: Generator, second: np.ndarray, scenario: np.ndarray) -> pl.Series:
+def _known(
+    rng: Generator,
+    lost: Generator,  # decides which outcomes never arrive
+    second: np.ndarray,
+    scenario: np.ndarray,
+) -> pl.Series:
     "When each outcome became known, in seconds since the start; null where it never did."
-    wait = NOTICED[scenario] * np.exp(
-        np.where(scenario > 0, 0.5 * rng.standard_normal(len(second)), 0.0)
-    )
+    spread = 0.5 * rng.standard_normal(len(second))
+    wait = _NOTICED[scenario] * np.exp(np.where(scenario > 0, spread, 0.0))
     known = pl.Series(second + (np.minimum(wait, 14.0) * DAY).astype(np.int64))
     return known.set(pl.Series(lost.random(len(second)) < 0.002), None)
 
 # %% ../../nbs/usecases/simulator.ipynb #6ae76722
-def _drifted(days: int, drift: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "By day: factor on amounts, probability that a payment moves to the night, how far the mix of frauds has moved."
-    late, moved = np.arange(days) >= days * 3 // 4, 1 - math.exp(-drift)
-    return 1 + 0.4 * drift * late, 0.15 * moved * late, moved * late
+@dataclass(frozen=True)
+class _Drift:
+    "How the world has changed; one array entry a day."
+
+    prices: np.ndarray  # factor on amounts
+    restless: np.ndarray  # probability that a payment moves to the night
+    mix: np.ndarray  # how far the mix of frauds has moved, 0 to 1
 
 
-def _public(rows: pl.DataFrame, label: pl.Series, start: date) -> pl.DataFrame:
-    "Rows in order of time as the table that leaves this module."
-    origin = int(datetime(start.year, start.month, start.day, tzinfo=timezone.utc).timestamp())
+def _drifted(days: int, drift: float) -> _Drift:
+    "Nothing for three quarters of the period, then all at once."
+    late = np.arange(days) >= days * 3 // 4
+    moved = 1 - math.exp(-drift)
+    return _Drift(1 + 0.4 * drift * late, 0.15 * moved * late, moved * late)
 
-    def moment(s: pl.Expr) -> pl.Expr:
-        return ((s + origin) * 1_000_000).cast(pl.Datetime("us", "UTC"))
-
-    width = max(7, len(str(rows.height)))
-    return rows.select(
-        transaction_id=pl.lit("p") + pl.int_range(1, pl.len() + 1).cast(pl.String).str.zfill(width),
-        event_time=moment(pl.col("second")),
-        customer_id="customer",
-        terminal_id="terminal",
-        amount="amount",
-        is_fraud=pl.col("scenario") > 0,
-        scenario="scenario",
-        label_time=moment(pl.lit(label)),
-    )
-
-# %% ../../nbs/usecases/simulator.ipynb #b258a445
+# %% ../../nbs/usecases/simulator.ipynb #cbf9d0a1
 def simulate(
     customers: int = 1000,
     terminals: int = 2000,
     days: int = 120,  # length of the period
     start: date = date(2025, 1, 1),  # its first day, in UTC
     seed: int = 0,  # another seed is another world
-    drift: float = 0.0,  # how much the world changes for the last quarter: 0 not at all, 1 strongly, up to 10
-    progress: Callable[[float, str], Any]
-    | None = None,  # told the share done, 0 to 1, and what comes next
-) -> (
-    pl.DataFrame
-):  # one row a payment, in order of time; `scenario` and `label_time` are no features
-    "Payments and their outcomes. Raises `ValueError` where the parameters make no sense."
-    _validate(customers, terminals, days, start, seed, drift)
-    tell = progress or (lambda share, what: None)
+    drift: float = 0.0,  # of the last quarter: 0 none, 1 strong, up to 10
+    progress: Callable[[float, str], Any] = lambda share, step: None,
+) -> pl.DataFrame:
+    """Payments and their outcomes, one row a payment, in order of time.
+
+    `scenario` and `label_time` are no features. `progress` is told the share done, 0 to 1, and
+    what comes next. Raises `WorldError` where the parameters make no sense.
+    """
+    _check(customers, terminals, days, start, seed, drift)
     rngs = [np.random.default_rng(s) for s in np.random.SeedSequence(int(seed)).spawn(8)]
-    prices, restless, later = _drifted(days, drift)
-    tell(0.0, "people and places")
-    world = _world(rngs[0], customers, terminals)
-    tell(0.1, "ordinary payments")
-    honest = _ordinary(rngs[1], world, days, (start.weekday() + np.arange(days)) % 7, restless)
-    tell(0.4, "frauds")
-    e = _episodes(rngs[2], customers, days, later)
-    skimmed = _skimmed(rngs[3], honest["second"].to_numpy(), honest["terminal"].to_numpy(), e, days)
-    parts = [honest.with_columns(scenario=pl.Series(skimmed).cast(pl.Int8) * 2)]
-    parts += [
-        make(rng, world, e).with_columns(scenario=pl.lit(kind, pl.Int8))
-        for kind, make, rng in [(1, _stolen, rngs[4]), (3, _takeover, rngs[5])]
+    drifted = _drifted(days, drift)
+    progress(0.0, "people and places")
+    world = make_world(rngs[0], customers, terminals)
+    progress(0.1, "ordinary payments")
+    weekday = (start.weekday() + np.arange(days)) % 7
+    honest = ordinary_payments(rngs[1], world, Calendar(weekday, drifted.restless))
+    progress(0.4, "frauds")
+    episodes = make_episodes(rngs[2], customers, drifted.mix)
+    places = honest["second"].to_numpy(), honest["terminal"].to_numpy()
+    copied = pl.Series(skimmed(rngs[3], *places, episodes, days)).cast(pl.Int8)
+    parts = [
+        honest.with_columns(scenario=copied * SKIMMED),
+        _of_kind(STOLEN, stolen_cards(rngs[4], world, episodes)),
+        _of_kind(TAKEN_OVER, takeovers(rngs[5], world, episodes)),
     ]
-    tell(0.6, "outcomes")
-    rows = (
-        pl.concat(parts).filter(pl.col("second") < days * DAY).sort("second", maintain_order=True)
-    )
-    cents = np.rint(rows["amount"].to_numpy() * prices[rows["second"].to_numpy() // DAY] * 100)
-    rows = rows.with_columns(
-        amount=pl.Series(np.clip(cents, 1, 2_000_000) / 100)
-    )  # not in Polars, which multiplies by the reciprocal
-    frame = _public(
-        rows,
-        _known(rngs[6], rngs[7], rows["second"].to_numpy(), rows["scenario"].to_numpy()),
-        start,
-    )
-    tell(1.0, "done")
+    progress(0.6, "outcomes")
+    rows = pl.concat(parts).filter(pl.col("second") < days * DAY)
+    rows = _priced(rows.sort("second", maintain_order=True), drifted.prices)
+    happened = rows["second"].to_numpy(), rows["scenario"].to_numpy()
+    frame = _public(rows, _known(rngs[6], rngs[7], *happened), start)
+    progress(1.0, "done")
     return frame
+
+
+def _of_kind(kind: int, payments: pl.DataFrame) -> pl.DataFrame:
+    return payments.with_columns(scenario=pl.lit(kind, pl.Int8))
+
+# %% ../../nbs/usecases/simulator.ipynb #3a33bf72
+def _priced(rows: pl.DataFrame, prices: np.ndarray) -> pl.DataFrame:
+    "Amounts at the prices of their day, in whole cents."
+    factor = prices[rows["second"].to_numpy() // DAY]
+    cents = np.rint(rows["amount"].to_numpy() * factor * 100)
+    return rows.with_columns(amount=pl.Series(np.clip(cents, 1, 2_000_000) / 100))
+
+
+def _public(
+    rows: pl.DataFrame,
+    known: pl.Series,  # seconds
+    start: date,
+) -> pl.DataFrame:
+    "The table that leaves this module."
+    origin = int(datetime(start.year, start.month, start.day, tzinfo=timezone.utc).timestamp())
+    microseconds = lambda second: (second + origin) * 1_000_000
+    moment = lambda second: microseconds(second).cast(pl.Datetime("us", "UTC"))
+    width = max(7, len(str(rows.height)))
+    number = pl.int_range(1, pl.len() + 1).cast(pl.String).str.zfill(width)
+    return rows.select(
+        transaction_id=pl.lit("p") + number,
+        event_time=moment(pl.col("second")),
+        customer_id="customer",
+        terminal_id="terminal",
+        amount="amount",
+        is_fraud=pl.col("scenario") > 0,
+        scenario="scenario",
+        label_time=moment(pl.lit(known)),
+    )
 
 # %% ../../nbs/usecases/simulator.ipynb #fdcf737a
 def write(
@@ -378,11 +186,10 @@ def write(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    fixed = dict(compression="zstd", compression_level=3, row_group_size=250_000)
     try:
         with open(part, "wb") as f:
-            frame.rechunk().write_parquet(
-                f, compression="zstd", compression_level=3, row_group_size=250_000
-            )
+            frame.rechunk().write_parquet(f, **fixed)
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, path)

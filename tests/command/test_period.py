@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import polars as pl
 import pytest
 
-from mlkit.etl import SourceError
+from mlkit.files import SourceError
 from mlkit.period import Cut, choose_cut, first_cut, source_events
 from mlkit.splits import Plan
 from mlkit.usecase import load_usecase

@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 from helpers import folder_bytes
 
-from mlkit.etl import Logs, SourceError, ingest
+from mlkit.etl import Logs, ingest
 from mlkit.eventlog import LogError, scan
 from mlkit.events import ContractError, check
+from mlkit.files import SourceError
 from mlkit.usecases import fraud, simulator
 
 FORMATS = fraud.usecase.formats

@@ -13,18 +13,10 @@ import polars as pl
 import pytest
 
 from mlkit.checks import check_model
-from mlkit.models import (
-    Constant,
-    Model,
-    ModelError,
-    load_model,
-    matrix,
-    model_digest,
-    reasons,
-    row,
-    save_model,
-)
-from mlkit.training import START, Recipe, fit
+from mlkit.kinds import Constant
+from mlkit.modelfiles import load_model, model_digest, save_model
+from mlkit.models import Model, ModelError, contributions, matrix, row
+from mlkit.recipes import Compute, Recipe, fit
 from mlkit.usecases.fraud import features
 
 KINDS = ["constant", "logistic", "xgboost"]
@@ -55,11 +47,11 @@ def models(frame) -> dict[str, Model]:
     "One trained model of each kind, calibrated as after training."
     made = {
         kind: fit(
-            Recipe(kind=kind, params={**START, "n_estimators": 40} if kind == "xgboost" else {}),
+            Recipe(kind, dict(n_estimators=40) if kind == "xgboost" else {}),
             frame,
             features.names,
             features.hash,
-            threads=1,
+            compute=Compute(threads=1),
         )
         for kind in KINDS
     }
@@ -142,16 +134,14 @@ def test_extreme_rows_get_a_probability_or_an_error(kind, models):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_reasons_name_what_the_model_saw(kind, models, frame):
+def test_contributions_name_what_the_model_saw(kind, models, frame):
     "At most three, strongest first, with the request's own values."
     values = frame.drop("label").row(0, named=True)
-    said = reasons(models[kind], values, row(values, models[kind].features))
-    assert len(said) == (0 if kind == "constant" else 3) and all(
-        values[r["feature"]] == r["value"] for r in said
-    )
-    assert [abs(r["effect"]) for r in said] == sorted(
-        (abs(r["effect"]) for r in said), reverse=True
-    )
+    found = contributions(models[kind], values, row(values, models[kind].features))
+    assert len(found) == (0 if kind == "constant" else 3)
+    assert all(values[moved["feature"]] == moved["value"] for moved in found)
+    effects = [abs(moved["effect"]) for moved in found]
+    assert effects == sorted(effects, reverse=True)
 
 
 # %% The suite sees what is wrong
@@ -180,7 +170,7 @@ class Broken(Constant):
     def state(self) -> dict[str, Any]:
         return {"z": 0.0, "fault": "" if self.fault == "forgets" else self.fault}
 
-    def load_extra(self, folder: Path, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.fault = state["fault"] or "another"
 
     def score(self, x: np.ndarray) -> np.ndarray:
@@ -262,7 +252,7 @@ DAMAGE = {
         "logistic",
         lambda d: (d / "model.json").write_bytes(b'{"kind": "\xff"}'),
     ),
-    "of a later format": ("logistic", edit(format=2)),
+    "of a later format": ("logistic", edit(format=3)),
     "of an unknown kind": ("logistic", edit(kind="oracle")),
     "kind is a list": ("logistic", edit(kind=["logistic"])),
     "kind left out": ("logistic", edit(kind=None)),

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from helpers import OVER, Pay, as_frame, ask, assert_same_bits, empty_state, numbered, pays, view
 
-from mlkit.aggregates import AGGREGATES, AggregateKind, add_aggregates, as_measured, in_unit, number
+from mlkit.aggregates import add_aggregates
 from mlkit.events import ContractError, StreamType, UnknownWord
 from mlkit.facts import FACTS, FactKind, add_facts
 from mlkit.features import FeatureSet
+from mlkit.formulas import AGGREGATES, AggregateKind, as_measured, in_unit, number, ratio
 from mlkit.frames import offline
 from mlkit.online import apply
 from mlkit.requests import Online
@@ -32,7 +33,7 @@ GENEROSITY = AggregateKind(
     number("share"),
     takes=AGGREGATES["min"].takes,
     facts=("given",),
-    finish=lambda n, given: given / n,
+    finish=ratio,
 )
 SPREAD = AggregateKind(
     "spread",

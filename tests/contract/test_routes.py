@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mlkit.decisions import ANSWER, DecisionLog, Engine, Release, read_decisions
-from mlkit.models import Constant
+from mlkit.kinds import Constant
 from mlkit.monitoring import decisions_summary, picture_routes
 from mlkit.policy import Guard, Policy, Route, load_policy, save_policy
 from mlkit.review import Queue, cases, counts

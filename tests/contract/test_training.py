@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from mlkit import training
-from mlkit.training import START, Recipe, tune
+from mlkit import tuning
+from mlkit.datasets import made_up_data
+from mlkit.kinds import Trees
+from mlkit.recipes import Recipe
+from mlkit.tuning import Search, tune
 
 
 class Judged:
@@ -22,8 +25,9 @@ class Judged:
 
 
 def test_trials_that_failed_are_made_up_for(tmp_path: Path, monkeypatch: Any) -> None:
-    "A cluster that is not there, say: the same command goes on, and tries as often as was asked for, the usual setting first."
+    "The same command goes on, and tries as often as was asked for, the usual setting first."
     tried: list[dict[str, Any]] = []
+    data = made_up_data()
 
     def judge(recipe: Recipe, *_: Any, **__: Any) -> Judged:
         tried.append(recipe.params)
@@ -32,24 +36,17 @@ def test_trials_that_failed_are_made_up_for(tmp_path: Path, monkeypatch: Any) ->
     def fails(*_: Any, **__: Any) -> Judged:
         raise RuntimeError("no workers")
 
-    search = lambda: tune(
-        Recipe("xgboost", dict(START)),
-        [],
-        [],
-        "customer_id",
-        3,
-        tmp_path / "studies.db",
-        "a search",
-    )
-    monkeypatch.setattr(training, "backtest", fails)
+    search = Search(3, tmp_path / "studies.db", "a search")
+    monkeypatch.setattr(tuning, "backtest", fails)
     for _ in range(4):
         with pytest.raises(RuntimeError, match="no workers"):
-            search()
-    monkeypatch.setattr(training, "backtest", judge)
-    best, trials = search()
-    assert len(tried) == 3 and {k: tried[0][k] for k in START} == START
-    assert [t["state"] for t in trials].count("FAIL") == 4 and [t["state"] for t in trials].count(
-        "COMPLETE"
-    ) == 3
-    assert best.params["max_depth"] == min(p["max_depth"] for p in tried)
-    assert search()[0] == best and len(tried) == 3
+            tune(Recipe(), data, search)
+    monkeypatch.setattr(tuning, "backtest", judge)
+    best, trials = tune(Recipe(), data, search)
+    assert len(tried) == 3
+    assert tried[0] == Trees.start
+    states = [trial["state"] for trial in trials]
+    assert (states.count("FAIL"), states.count("COMPLETE")) == (4, 3)
+    assert best.params["max_depth"] == min(params["max_depth"] for params in tried)
+    assert tune(Recipe(), data, search)[0] == best
+    assert len(tried) == 3

@@ -25,11 +25,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlkit import chunks, nodes
-from mlkit.etl import Logs, land, to_events
+from mlkit.etl import Batch, Logs, land
 from mlkit.eventlog import scan
 from mlkit.events import EARLIEST, Fixed, Key, Stream, Text, accept
 from mlkit.expressions import row_wise
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import apply
@@ -63,10 +64,8 @@ def replay(
     for week in sorted(set().union(*weeks.values())):
         raw = {stream: raw_rows(stream, of[week]) for stream, of in weeks.items() if week in of}
         requests = {r["event_id"]: r for r in raw.get(features.request, pl.DataFrame()).to_dicts()}
-        landed = {
-            stream: land(logs[stream], rows, f"week of {week[0]}").events
-            for stream, rows in raw.items()
-        }  # a commit an event would only be slower
+        # a commit an event would only be slower
+        landed = land(logs, Batch.checked(f"week of {week[0]}", raw)).events
         for stream, event in merged(landed):
             if stream is features.request:
                 request = accept(stream, requests[event["event_id"][0]])
@@ -172,11 +171,12 @@ def test_bulk_load_equals_one_by_one(tmp_path_factory, world, random):
         for stream, frame in world.items():
             shuffled = frame.sample(fraction=1, shuffle=True, seed=random.randrange(2**32))
             for n, part in enumerate(shuffled.iter_slices(max(1, frame.height // 2))):
-                landed = land(logs[stream], raw_rows(stream, part), f"part {n}")
+                batch = Batch.checked(f"part {n}", {stream: raw_rows(stream, part)})
+                landed = land(logs, batch).events[stream]
                 if n == 1:
                     load_lmdb(FEATURES, folder / "state", logs)
-                for i in range(landed.events.height):
-                    apply(kept, stream, landed.events[i : i + 1])
+                for i in range(landed.height):
+                    apply(kept, stream, landed[i : i + 1])
         with (
             LmdbStore(FEATURES, folder / "state", write=True)
             if (folder / "state").exists()

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import polars as pl
 
-from mlkit.etl import to_events
+from mlkit.datasets import Data
+from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.parity import compare
-from mlkit.training import folds, test_frame, training_frame
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
 from mlkit.usecases.simulator import simulate
 
@@ -19,19 +19,20 @@ def test_training_validation_and_test_frames_hold_the_very_features():
     cut = (events[Transaction]["event_time"].min() + timedelta(days=70)).replace(
         hour=0, minute=0, second=0, microsecond=0
     )
-    args = (events[Transaction], events[Label], features, cut)
-    made = [
-        training_frame(usecase.labels, usecase.plan, *args),
-        test_frame(usecase.labels, usecase.plan, usecase.entity, *args),
-    ]
-    for fold in folds(usecase.labels, usecase.plan, usecase.entity, *args):
+    data = Data(
+        usecase.labels,
+        usecase.plan,
+        usecase.entity,
+        events[Transaction],
+        events[Label],
+        features,
+        cut,
+    )
+    made = [data.training_frame(), data.test_frame()]
+    for fold in data.folds:
         made += [fold.train, fold.test]
+    names = usecase.features.names
     for frame in made:
         assert frame.height > 100
-        assert (
-            compare(
-                frame.select("event_id", *usecase.features.names), features, usecase.features.names
-            )["different"]
-            == 0
-        )
+        assert compare(frame.select("event_id", *names), features, names)["different"] == 0
         assert frame["amount"].dtype == pl.Float64

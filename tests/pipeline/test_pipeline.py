@@ -36,7 +36,7 @@ def test_the_run_leaves_a_report_and_a_summary_with_the_promised_figures(kit):
     s = kit.summary
     assert set(s["seconds"]) == set(STEPS) and s["peak_memory_mb"] > 100
     assert s["rows"] > 60_000 and s["quarantined"] == 0
-    assert {"auc", "ap", "cp100", "baselines"} <= set(s["metrics"]) and set(
+    assert {"auc", "ap", "precision_at_100", "baselines"} <= set(s["metrics"]) and set(
         s["metrics"]["baselines"]
     ) == {"logistic", "constant"}
     assert (

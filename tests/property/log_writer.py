@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mlkit.etl import Logs, land
+from mlkit.etl import Batch, Logs, land
 from mlkit.events import Fixed, Key, Stream
 
 SIZE, STEP, DIRTY = (
@@ -56,7 +56,7 @@ def batch(n: int) -> pl.DataFrame:
 def land_batches(folder: Path, first: int, last: int) -> None:
     logs = Logs(folder)
     for n in range(first, last):
-        land(logs[Pay], batch(n), f"batch {n}")
+        land(logs, Batch.checked(f"batch {n}", {Pay: batch(n)}))
         print(n, flush=True)
 
 

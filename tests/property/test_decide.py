@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mlkit.decisions import DecisionLog, Engine, Release, answer
 from mlkit.events import Category, ContractError, Fixed, Flag, Key, Stream, Text, Time
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.models import Constant
+from mlkit.kinds import Constant
 from mlkit.policy import Guard, Policy, Route
 from mlkit.splits import LabelRule, Plan
 from mlkit.stores import ensure_store

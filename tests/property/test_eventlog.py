@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 from log_writer import DIRTY, Pay, batch, event_ids
 
 from mlkit import eventlog
-from mlkit.etl import Logs, land
+from mlkit.etl import Batch, Landed, Logs
+from mlkit.etl import land as land_batch
 from mlkit.eventlog import LogError, append, compact, fingerprint, scan
 from mlkit.events import check
+
+
+def land(logs: Logs, rows: pl.DataFrame, name: str) -> Landed:
+    "Land raw payments as a batch."
+    return land_batch(logs, Batch.checked(name, {Pay: rows}))
 
 
 def contents(logs: Logs) -> pl.DataFrame:
@@ -48,12 +54,16 @@ def good(n: int) -> pl.DataFrame:
 
 def test_same_batch_again_changes_nothing(logs):
     "Not a byte of the log or the quarantine, by this writer or another."
-    first = land(logs[Pay], batch(0), "a")
+    first = land(logs, batch(0), "a")
     before = folder_bytes(logs.folder)
     for again in (logs, Logs(logs.folder)):
-        result = land(again[Pay], batch(0), "a")
-        assert result.repeated and result.new == 0 and folder_bytes(logs.folder) == before
-    assert first.new == len(event_ids(0)) and not first.repeated
+        result = land(again, batch(0), "a")
+        assert (
+            result.appended[Pay].repeated
+            and result.new == 0
+            and folder_bytes(logs.folder) == before
+        )
+    assert first.new == len(event_ids(0)) and not first.appended[Pay].repeated
 
 
 def test_same_events_under_another_name_are_duplicates(logs):
@@ -86,7 +96,7 @@ def test_any_sequence_of_overlapping_batches(tmp_path_factory, arrivals):
     for n, anew in arrivals:
         if anew:
             logs = Logs(folder)
-        land(logs[Pay], batch(n), f"batch {n}")
+        land(logs, batch(n), f"batch {n}")
         for e in sorted(set(event_ids(n)) - set(first), key=lambda e: int(e[1:])):
             first[e] = len(first)
     assert dict(contents(logs).select("event_id", "seq").rows()) == first
@@ -151,7 +161,7 @@ def test_conflicts_found_at_a_second_attempt_are_kept(logs, monkeypatch, died):
 def test_folder_of_any_name(name, tmp_path):
     "Log and quarantine can be read again wherever they lie, and nothing is written elsewhere."
     for n in (0, 0, 1):
-        land(Logs(tmp_path / name)[Pay], batch(n), f"batch {n}")
+        land(Logs(tmp_path / name), batch(n), f"batch {n}")
     assert_complete(Logs(tmp_path / name), 2)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
@@ -160,16 +170,16 @@ def test_folder_of_any_name(name, tmp_path):
 def test_folder_that_can_hold_no_table_is_named(name, tmp_path):
     "Before anything is written to it."
     with pytest.raises(eventlog.LogError, match="rename it"):
-        land(Logs(tmp_path / name)[Pay], batch(0).filter(pl.col("amount") >= 0), "batch")
+        land(Logs(tmp_path / name), batch(0).filter(pl.col("amount") >= 0), "batch")
     assert not (tmp_path / name).exists()
 
 
 def test_readers_of_a_version_see_it_unchanged(logs):
     "Later appends and compaction change nothing in a version that was read before."
-    land(logs[Pay], batch(0), "a")
+    land(logs, batch(0), "a")
     version, mark = logs[Pay].version(), fingerprint(logs[Pay])
     before = scan(logs[Pay], version=version).collect().sort("seq")
-    land(logs[Pay], batch(1), "b")
+    land(logs, batch(1), "b")
     compact(logs[Pay])
     assert (
         scan(logs[Pay], version=version).collect().sort("seq").equals(before)
@@ -177,7 +187,7 @@ def test_readers_of_a_version_see_it_unchanged(logs):
     )
     after = contents(logs)
     compact(logs[Pay])
-    assert contents(logs).equals(after) and land(logs[Pay], batch(1), "c").new == 0
+    assert contents(logs).equals(after) and land(logs, batch(1), "c").new == 0
 
 
 # %% Several processes

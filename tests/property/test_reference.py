@@ -17,9 +17,9 @@ from helpers import FEATURES, OVER, UTC, Outcome, Pay, assert_same_bits, worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkit.etl import to_events
 from mlkit.events import Category, ContractError, Fixed, Key, Stream
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.requests import Online
 from mlkit.usecases import fraud

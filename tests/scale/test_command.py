@@ -15,8 +15,9 @@ import pytest
 from helpers import assert_same_bits
 
 from mlkit.backfill import BackfillError, connect, read_features
-from mlkit.etl import Logs, to_events
+from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
+from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
 from mlkit.usecases.simulator import simulate

@@ -11,13 +11,14 @@ from division import FEATURES, Outcome, Pay, assert_backfilled, divide, expected
 from helpers import assert_same_bits
 
 from mlkit.backfill import BackfillError, Local, backfill, read_features
-from mlkit.etl import Logs, land
+from mlkit.etl import Batch, Logs, land
 from mlkit.eventlog import LogError, append, compact, fingerprint, scan
 
 
 def test_the_log_keeps_its_promises_on_s3(bucket):
     payments = world(300)[Pay]
-    log = Logs(f"{bucket}/some/prefix")[Pay]
+    logs = Logs(f"{bucket}/some/prefix")
+    log = logs[Pay]
     assert (
         append(log, payments[:200], "one").new == 200
         and append(log, payments[:200], "one").repeated
@@ -29,10 +30,8 @@ def test_the_log_keeps_its_promises_on_s3(bucket):
         "two",
     )
     assert (said.new, said.duplicates, said.conflicts) == (100, 100, 1)
-    assert (
-        land(log, payments[:2].with_columns(kind=pl.lit("gold"), event_id=pl.lit("x")), "three").new
-        == 0
-    )
+    bad = payments[:2].with_columns(kind=pl.lit("gold"), event_id=pl.lit("x"))
+    assert land(logs, Batch.checked("three", {Pay: bad})).new == 0
     assert (
         log.quarantine.read().height == 3
         and log.quarantine.uri == f"{bucket}/some/prefix/quarantine/pay"

@@ -12,12 +12,14 @@ import polars as pl
 import pytest
 
 from mlkit.decisions import find_decision, read_decisions
-from mlkit.etl import Logs, land
+from mlkit.etl import Batch, Logs, land
 from mlkit.frames import offline
+from mlkit.kinds import Constant
 from mlkit.lmdbstate import LmdbStore, load_lmdb
-from mlkit.models import Constant, save_model
+from mlkit.modelfiles import save_model
 from mlkit.online import apply, state_folder
 from mlkit.parity import compare
+from mlkit.recipes import Recipe, fit
 from mlkit.registry import Registry, promote, rollback
 from mlkit.release import (
     ReleaseError,
@@ -33,7 +35,6 @@ from mlkit.release import (
     switch,
 )
 from mlkit.settings import Settings, Workspace, activate, load_settings
-from mlkit.training import START, Recipe, fit
 from mlkit.usecase import load_usecase
 
 pytestmark = pytest.mark.service
@@ -72,7 +73,8 @@ class Served:
         self.workspace: Workspace = activate(self.settings, "service")
         self.logs = Logs(self.workspace.path)
         self.start = datetime(2025, 3, 1, tzinfo=timezone.utc)
-        stored = land(self.logs[Transaction], payments(600, self.start), "history").events
+        history = Batch.checked("history", {Transaction: payments(600, self.start)})
+        stored = land(self.logs, history).events[Transaction]
         frame = offline(
             usecase.features,
             stored,
@@ -82,7 +84,7 @@ class Served:
             },
         )
         trees = fit(
-            Recipe("xgboost", START),
+            Recipe("xgboost"),
             frame.with_columns(label=pl.col("amount") > 150),
             usecase.features.names,
             usecase.features.hash,
@@ -233,11 +235,8 @@ def test_served_features_equal_the_offline_frame_bit_for_bit(served):
             status, answer = served.post({**row, "event_time": row["event_time"].isoformat()})
             assert status == 200
             decided.append(answer["decision_id"])
-            apply(
-                store,
-                Transaction,
-                land(served.logs[Transaction], coming[i : i + 1], f"one-{i}").events,
-            )
+            batch = Batch.checked(f"one-{i}", {Transaction: coming[i : i + 1]})
+            apply(store, Transaction, land(served.logs, batch).events[Transaction])
     from mlkit.eventlog import scan
 
     values = [

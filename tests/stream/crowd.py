@@ -22,7 +22,6 @@ from mlkit.events import check
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import state_folder
 from mlkit.requests import Online
-from mlkit.sources import unreadable
 from mlkit.stores import ensure_store
 from mlkit.stream import follow
 
@@ -130,10 +129,8 @@ def assert_log_complete(logs: Logs, batches: int) -> None:
 
 def assert_unread_kept(logs: Logs, batches: int) -> None:
     "What was no event is in quarantine, with its entry id, exactly once."
-    kept = (
-        unreadable(logs)
-        .read()
-        .select(pl.col("row").str.json_path_match(f"$.{k}").alias(k) for k in ("entry", "event"))
+    kept = logs.unreadable.read().select(
+        pl.col("row").str.json_path_match(f"$.{k}").alias(k) for k in ("entry", "event")
     )
     assert sorted(kept["event"]) == sorted(
         [f"{{half {n}" for n in range(batches)] + [json.dumps(dict(n=n)) for n in range(batches)]

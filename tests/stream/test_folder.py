@@ -14,11 +14,11 @@ import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load
 from helpers import FEATURES, Outcome, Pay
 
-from mlkit.etl import Logs, ingest
+from mlkit.etl import Logs, ingest, land
 from mlkit.eventlog import LogError, _alone, scan
-from mlkit.sources import FolderSource, land_batch
+from mlkit.sources import FolderSource
 from mlkit.stores import ensure_store
-from mlkit.stream import Consumer, Follower, run
+from mlkit.stream import Consumer, Display, Follower, run
 from mlkit.usecases import fraud, simulator
 
 
@@ -79,7 +79,7 @@ def test_a_file_of_a_known_format_is_the_repeat_of_an_ingest(logs: Logs, tmp_pat
     )
     (inbox.inbox / "other name.parquet").write_bytes(path.read_bytes())
     [batch] = inbox.poll()
-    landed = land_batch(logs, batch)
+    landed = land(logs, batch)
     inbox.done(batch)
     assert (
         ingested.quarantined == 1
@@ -137,10 +137,10 @@ def test_a_file_that_still_changes_waits(logs: Logs, monkeypatch: Any) -> None:
     waiting, inbox = source(logs, settle=60), source(logs).inbox
     (inbox / "a.jsonl").write_text(rows(0))
     changed = (inbox / "a.jsonl").stat().st_ctime
-    monkeypatch.setattr("mlkit.stream.time.time", lambda: changed + 59)
-    assert waiting.poll() == [] and waiting.lag().soon == waiting.lag().waiting == 1
-    monkeypatch.setattr("mlkit.stream.time.time", lambda: changed + 61)
-    assert waiting.lag().soon == 0 and len(waiting.poll()) == 1
+    monkeypatch.setattr("mlkit.sources.time.time", lambda: changed + 59)
+    assert waiting.poll() == [] and waiting.lag().unsettled == waiting.lag().waiting == 1
+    monkeypatch.setattr("mlkit.sources.time.time", lambda: changed + 61)
+    assert waiting.lag().unsettled == 0 and len(waiting.poll()) == 1
 
 
 def test_a_file_that_grows_after_it_was_read_is_read_again(logs: Logs) -> None:
@@ -149,7 +149,7 @@ def test_a_file_that_grows_after_it_was_read_is_read_again(logs: Logs) -> None:
     path.write_text("".join(text[:5]))
     folder = source(logs)
     [batch] = folder.poll()
-    land_batch(logs, batch)
+    land(logs, batch)
     with open(path, "a") as writer:
         writer.writelines(text[5:])
     folder.done(batch)
@@ -214,9 +214,9 @@ def test_a_file_that_cannot_be_opened_does_not_hold_up_the_others(
             raise PermissionError(13, "Permission denied")
         return honest(path, *a, **k)
 
-    monkeypatch.setattr("mlkit.stream.open", guarded, raising=False)
+    monkeypatch.setattr("mlkit.sources.open", guarded, raising=False)
     [batch] = folder.poll()
-    land_batch(logs, batch)
+    land(logs, batch)
     folder.done(batch)
     assert folder.poll() == [] and files(logs) == ["a.jsonl"] and files(logs, "done") == ["b.jsonl"]
     assert folder.notices == ["a.jsonl stays in the inbox: it cannot be read (Permission denied)"]
@@ -238,9 +238,9 @@ def test_text_of_another_kind_is_named(logs: Logs, data: bytes, why: str) -> Non
 
 def test_a_half_written_file_is_not_rejected_once_it_is_whole(logs: Logs, monkeypatch: Any) -> None:
     "A file that cannot be read, but has changed by the time that is known, stays where it is."
-    import mlkit.stream as module
+    import mlkit.sources as module
 
-    path, honest = source(logs).inbox / "a.jsonl", module.read_file
+    path, honest = source(logs).inbox / "a.jsonl", module.file_batch
     path.write_text(rows(0)[:-20])
 
     def grows(p: Path, formats: list) -> Any:
@@ -249,7 +249,7 @@ def test_a_half_written_file_is_not_rejected_once_it_is_whole(logs: Logs, monkey
         finally:
             path.write_text(rows(0))
 
-    monkeypatch.setattr(module, "read_file", grows)
+    monkeypatch.setattr(module, "file_batch", grows)
     assert (
         source(logs).poll() == [] and files(logs) == ["a.jsonl"] and files(logs, "rejected") == []
     )
@@ -263,9 +263,9 @@ def test_a_claimed_file_is_left_to_its_consumer(logs: Logs) -> None:
     world.drop(inbox, 0)
     first, second = source(logs), source(logs)
     [mine], [theirs] = first.poll(), second.poll()
-    assert mine.handle[0] != theirs.handle[0] and second.poll() == []
-    mine.handle[1].close()
-    assert [b.handle[0] for b in second.poll()] == [mine.handle[0]]
+    assert mine.handle.path != theirs.handle.path and second.poll() == []
+    mine.handle.file.close()
+    assert [b.handle.path for b in second.poll()] == [mine.handle.path]
 
 
 def test_names_in_done_are_never_overwritten(logs: Logs) -> None:
@@ -316,14 +316,14 @@ def test_files_are_merged_by_one_consumer_at_a_time(logs: Logs) -> None:
         run(consumer, once=True)
     assert (
         len(logs[Outcome].table().file_uris()) < len(logs[Pay].table().file_uris())
-        and consumer.progress.compactions > 0
+        and consumer.stats.compactions > 0
     )
     assert_log_complete(logs, 4)
 
 
 def test_a_full_disk_is_waited_out(logs: Logs, monkeypatch: Any) -> None:
     "The batch in hand is kept and lands when there is room again; with `once` the error is the caller's."
-    import mlkit.stream as module
+    import mlkit.etl as module
 
     world.drop(source(logs).inbox, 0)
     honest, said = module.append, []
@@ -335,7 +335,7 @@ def test_a_full_disk_is_waited_out(logs: Logs, monkeypatch: Any) -> None:
     with pytest.raises(LogError):
         drain(logs)
 
-    class Say(module.Show):
+    class Say(Display):
         def say(self, text: str) -> None:
             said.append(text)
             monkeypatch.setattr(module, "append", honest)
@@ -347,7 +347,7 @@ def test_a_full_disk_is_waited_out(logs: Logs, monkeypatch: Any) -> None:
     consumer = Consumer(logs, [], source(logs))
     monkeypatch.setattr(consumer.stop, "wait", lambda seconds: False)
     assert (
-        run(consumer, show=Say(), every=0).errors == 1
+        run(consumer, display=Say(), every=0).errors == 1
         and "no space left" in said[0]
         and "Trying again" in said[0]
     )

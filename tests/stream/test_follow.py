@@ -12,16 +12,16 @@ from helpers import FEATURES, Pay, as_frame, ask, assert_same_bits, worlds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkit import stream as stream_module
+from mlkit import follower as follower_module
 from mlkit.etl import Logs
 from mlkit.eventlog import LogError, append, compact, scan
 from mlkit.events import check
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.follower import Follower, follow, tail
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import StateError, state_folder
 from mlkit.requests import Online
 from mlkit.stores import ensure_store
-from mlkit.stream import Follower, follow, tail
 
 
 def pays(n: int) -> pl.DataFrame:
@@ -118,7 +118,7 @@ def test_fresh_rows_are_used_only_where_they_continue_the_state(
         follower, first, read = Follower(store, logs), append(logs[Pay], pays(0), "a"), []
         with monkeypatch.context() as patch:
             patch.setattr(
-                stream_module,
+                follower_module,
                 "tail",
                 lambda log, *_, **__: read.append(log.stream) or pl.DataFrame(),
             )

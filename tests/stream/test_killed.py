@@ -93,7 +93,7 @@ def test_killed_while_entries_are_sent(logs: Logs, consumers: Any, redis: Any) -
     )
     producer = Producer(lambda n: world.send(redis, "events", n), lag, most=160)
     producer.start()
-    crowd = consumers(url=redis.url, most=50, linger=0.0, takeover=0.4)
+    crowd = consumers(url=redis.url, batch_size=50, linger=0.0, takeover=0.4)
     try:
         ends = kill_again_and_again(crowd, logs, seed=2)
     finally:

@@ -12,9 +12,10 @@ import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load, assert_unread_kept
 from helpers import FEATURES, Outcome, Pay
 
-from mlkit.etl import Logs
+from mlkit.etl import Logs, land
 from mlkit.eventlog import scan
-from mlkit.sources import RedisSource, StreamError, committed, decode, land_batch, unreadable
+from mlkit.redis_source import RedisSource, committed, decode
+from mlkit.sources import StreamError
 from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, run
 
@@ -53,7 +54,7 @@ def test_every_entry_once(logs: Logs, redis: Any, join: Any) -> None:
     "Overlapping, dirty, contradicting and unreadable entries; then all of them again."
     for n in range(5):
         world.send(redis, "events", n)
-    done = drain(logs, join(most=37))
+    done = drain(logs, join(batch_size=37))
     assert (done.events, done.behind, done.lag.waiting, pending(redis)) == (
         len(world.pay_ids(5)) + len(world.outcome_ids(5)),
         0,
@@ -66,7 +67,7 @@ def test_every_entry_once(logs: Logs, redis: Any, join: Any) -> None:
     before = scan(logs[Pay]).collect()
     for n in range(5):
         world.send(redis, "events", n)
-    assert drain(logs, join(most=50)).events == 0 and scan(logs[Pay]).collect().equals(before)
+    assert drain(logs, join(batch_size=50)).events == 0 and scan(logs[Pay]).collect().equals(before)
 
 
 def test_group_that_was_lost_is_read_again_from_the_beginning(
@@ -107,9 +108,7 @@ def test_what_is_no_event_is_kept_with_its_entry_id(
         drain(logs, join()).events == len(world.pay_ids(1)) + len(world.outcome_ids(1))
         and pending(redis) == 0
     )
-    kept = [
-        (json.loads(r["row"])["entry"], r["reason"]) for r in unreadable(logs).read().to_dicts()
-    ]
+    kept = [(json.loads(r["row"])["entry"], r["reason"]) for r in logs.unreadable.read().to_dicts()]
     assert [w for e, w in kept if e == entry][0].find(why) >= 0
 
 
@@ -117,7 +116,7 @@ def test_what_is_no_event_is_kept_whole(logs: Logs, redis: Any, join: Any) -> No
     "Other fields, and bytes that are no text: all of it can be had back from quarantine."
     redis.xadd("events", dict(stream=b"p\xe4y", event="{}", source="till 7"))
     drain(logs, join())
-    [row] = [json.loads(r["row"]) for r in unreadable(logs).read().to_dicts()]
+    [row] = [json.loads(r["row"]) for r in logs.unreadable.read().to_dicts()]
     assert row["stream"] == "p\\xe4y" and json.loads(row["other"]) == {"source": "till 7"}
 
 
@@ -146,7 +145,7 @@ def test_offsets_are_committed_with_the_rows(logs: Logs, redis: Any, join: Any) 
         redis.xadd("events", dict(stream="pay", event=json.dumps(world.pay(i)))).decode()
         for i in range(9)
     ]
-    drain(logs, join(most=3))
+    drain(logs, join(batch_size=3))
     rows = scan(logs[Pay]).collect().sort("seq")
     spans = [b.split("/")[2].split("..") for b in rows["batch_id"]]
     assert spans == [[ids[i // 3 * 3], ids[i // 3 * 3 + 2]] for i in range(9)]
@@ -169,7 +168,7 @@ def test_the_same_offsets_with_other_content_are_another_batch(logs: Logs) -> No
         )
         for i in (1, 2)
     )
-    assert [land_batch(logs, b).new for b in (one, other, one)] == [1, 1, 0]
+    assert [land(logs, b).new for b in (one, other, one)] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("moment", ["log", "state", "done"])
@@ -179,7 +178,7 @@ def test_a_consumer_that_dies_with_pending_entries(
     "The next one on this machine has its name and goes on at once, whatever the time."
     for n in range(2):
         world.send(redis, "events", n)
-    crowd = consumers(url=redis.url, most=30, linger=0.0, takeover=3600)
+    crowd = consumers(url=redis.url, batch_size=30, linger=0.0, takeover=3600)
     assert crowd.wait(crowd.start(moment=moment)) == -9 and pending(redis) == 30
     crowd.once()
     assert pending(redis) == 0 and len(redis.xinfo_consumers("events", "mlkit")) == 1
@@ -194,7 +193,7 @@ def test_entries_of_a_silent_consumer_are_taken_over_whole(
     "All it had, as one batch of the same name; when it turns out to be alive, its batch is there already."
     for n in range(2):
         world.send(redis, "events", n)
-    silent, other = join(most=40), join(most=7, takeover=0.0)
+    silent, other = join(batch_size=40), join(batch_size=7, takeover=0.0)
     assert silent.name != other.name
     [held] = silent.poll()
     [taken] = other.poll()
@@ -202,9 +201,9 @@ def test_entries_of_a_silent_consumer_are_taken_over_whole(
         held.name,
         held.handle,
     ) and "took over 40 entries" in other.notices[0]
-    landed = land_batch(logs, taken)
+    landed = land(logs, taken)
     other.done(taken)
-    again = land_batch(logs, held)
+    again = land(logs, held)
     silent.done(held)
     assert landed.new > 0 and again.new == 0 and pending(redis) == 0
     drain(logs, other)
@@ -213,7 +212,7 @@ def test_entries_of_a_silent_consumer_are_taken_over_whole(
 
 def test_a_consumer_that_is_at_work_is_left_alone(redis: Any, join: Any) -> None:
     world.send(redis, "events", 0)
-    busy, other = join(most=20), join(most=20, takeover=3600)
+    busy, other = join(batch_size=20), join(batch_size=20, takeover=3600)
     [held], [next_one] = busy.poll(), other.poll()
     assert not set(held.handle) & set(next_one.handle)
 
@@ -221,14 +220,14 @@ def test_a_consumer_that_is_at_work_is_left_alone(redis: Any, join: Any) -> None
 def test_entries_trimmed_before_they_were_read_are_noted(logs: Logs, redis: Any, join: Any) -> None:
     "They are gone from Redis; that they were there is in quarantine."
     world.send(redis, "events", 0)
-    first = join(most=5)
+    first = join(batch_size=5)
     [held] = first.poll()
     redis.xdel("events", held.handle[0])
     first.close()
     drain(logs, join())
     assert [
         json.loads(r["row"])["entry"]
-        for r in unreadable(logs).read().to_dicts()
+        for r in logs.unreadable.read().to_dicts()
         if "deleted" in r["reason"]
     ] == [held.handle[0].decode()] and pending(redis) == 0
 
@@ -237,7 +236,7 @@ def test_two_consumers_at_once(logs: Logs, redis: Any, consumers: Any) -> None:
     "Started together, with compaction every few files: together they take every entry once."
     for n in range(16):
         world.send(redis, "events", n)
-    crowd = consumers(url=redis.url, once=True, most=45, linger=0.0)
+    crowd = consumers(url=redis.url, once=True, batch_size=45, linger=0.0)
     pids = [crowd.start(), crowd.start()]
     assert [crowd.wait(p) for p in pids] == [0, 0], crowd.errors.read_text()
     assert pending(redis) == 0
@@ -253,15 +252,15 @@ def test_an_error_in_between_leaves_nothing_behind(
     import redis as client
 
     world.send(redis, "events", 0)
-    source = join(most=10)
-    honest = source.redis.xreadgroup
+    source = join(batch_size=10)
+    honest = source._redis.xreadgroup
 
     def breaks(*a: Any, **k: Any) -> None:
         honest(*a, **k)
         raise client.ConnectionError("gone")
 
-    monkeypatch.setattr(source.redis, "xreadgroup", breaks)
-    source.clean = True
+    monkeypatch.setattr(source._redis, "xreadgroup", breaks)
+    source._none_pending = True
     with pytest.raises(StreamError, match="gone"):
         source.poll()
     monkeypatch.undo()

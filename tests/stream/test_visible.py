@@ -16,11 +16,12 @@ import pytest
 import world
 from helpers import FEATURES, Outcome, Pay
 
-from mlkit.etl import Logs
+from mlkit.etl import Logs, land
 from mlkit.eventlog import scan
-from mlkit.sources import FolderSource, RedisSource, StreamError, land_batch
+from mlkit.redis_source import RedisSource
+from mlkit.sources import FolderSource, StreamError
 from mlkit.stores import ensure_store
-from mlkit.stream import Consumer, Follower, Metrics, Progress, refresh, run
+from mlkit.stream import Consumer, Follower, Metrics, StreamStats, refresh, run
 from mlkit.usecases import fraud, simulator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ def test_lag_of_a_folder(logs: Logs) -> None:
 def test_lag_of_a_redis_stream(logs: Logs, redis: Any) -> None:
     "Entries not acknowledged, whether given to a consumer or not, since the first of them was sent."
     source = RedisSource(
-        redis.url, [Pay, Outcome], logs.folder / "stream", "events", most=10, linger=0.0
+        redis.url, [Pay, Outcome], logs.folder / "stream", "events", batch_size=10, linger=0.0
     )
     assert source.lag().waiting == 0
     world.send(redis, "events", 0)
@@ -61,14 +62,14 @@ def test_watermarks_and_what_the_state_lacks(logs: Logs) -> None:
     source = FolderSource(logs.folder / "inbox", [Pay, Outcome], settle=0)
     with ensure_store(FEATURES, logs.folder, logs) as store:
         consumer = Consumer(logs, [Follower(store, logs)], source)
-        p = consumer.progress
+        p = consumer.stats
         world.drop(source.inbox, 0)
         run(consumer, once=True)
         latest = lambda: max(scan(logs[s]).collect()["event_time"].max() for s in (Pay, Outcome))
         assert p.log_watermark == p.state_watermark == latest() and p.behind == 0
         before = latest()
         world.drop(source.inbox, 1)
-        landed = sum(land_batch(logs, source.poll()[0]).new for _ in range(2))
+        landed = sum(land(logs, source.poll()[0]).new for _ in range(2))
         refresh(consumer)
         assert p.behind == landed > 0 and p.log_watermark == latest() > before == p.state_watermark
         consumer.follow()
@@ -78,7 +79,7 @@ def test_watermarks_and_what_the_state_lacks(logs: Logs) -> None:
 
 def test_metrics_say_what_progress_says() -> None:
     "Served on the loopback interface; the age of the oldest entry is that of the moment of the scrape."
-    progress = Progress(batches=3, events=70, duplicates=5, quarantined=2)
+    progress = StreamStats(batches=3, events=70, duplicates=5, quarantined=2)
     metrics = Metrics(progress)
     server = metrics.serve(0)
     assert server.server_address[0] == "127.0.0.1"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import deltalake  # noqa: F401  imported before the fork, so that a consumer starts in a third of a second
 
-from mlkit import stores, stream
+from mlkit import follower, redis_source, sources, stores, stream
 
 
 def count_steps(last: int) -> None:
@@ -36,11 +36,11 @@ def die_at(moment: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if moment == "log":
-        stream.land_batch = dies  # before the log has it
+        stream.land = dies  # before the log has it
     elif moment == "state":
-        stream.apply = dies  # the log has it, the state does not
+        follower.apply = dies  # the log has it, the state does not
     elif moment == "done":
-        stream.FolderSource.done = stream.RedisSource.done = (
+        sources.FolderSource.done = redis_source.RedisSource.done = (
             dies  # log and state have it, the source does not know
         )
 
@@ -68,14 +68,14 @@ def consume(
     taken = (
         None
         if follow_only
-        else stream.RedisSource(url, streams, Path(folder) / "stream", key="events", **source)
+        else redis_source.RedisSource(url, streams, Path(folder) / "stream", key="events", **source)
         if url
-        else stream.FolderSource(Path(folder) / "inbox", streams, **{"settle": 0.0, **source})
+        else sources.FolderSource(Path(folder) / "inbox", streams, **{"settle": 0.0, **source})
     )
     with stores.ensure_store(FEATURES, Path(folder), logs) as store:
         consumer = stream.Consumer(logs, [stream.Follower(store, logs)], taken, compact_after)
 
-        class Say(stream.Show):
+        class Say(stream.Display):
             def say(self, text: str) -> None:
                 print(text, file=sys.stderr, flush=True)
 
