@@ -24,9 +24,11 @@ import numpy as np
 import polars as pl
 from deltalake import write_deltalake
 
-from mlkit.backfill import Dask, backfill, bucket_counts, costs
+from mlkit.backfill import backfill
 from mlkit.etl import Logs
 from mlkit.events import TIME
+from mlkit.executors import Dask
+from mlkit.units import costs
 from mlkit.usecases.fraud import Label, Transaction, features
 
 HERE, START, DAYS = Path(__file__).resolve().parent, datetime(2025, 1, 1, tzinfo=timezone.utc), 180
@@ -143,7 +145,7 @@ def memory_for(events: int) -> tuple[int, int]:
     "GB of a worker with which a key's pieces stay below ten million, and how many there are: at the same memory they grow with the square of the events."
     for gb in (2, 8, 32, 128, 512):
         cost, rows = costs(gb * 1024), events // 2
-        buckets = max(bucket_counts(features, {s.name: rows for s in (Transaction, Label)}, cost))
+        buckets = max(cost.bucket_counts(features, {s.name: rows for s in (Transaction, Label)}))
         pieces = buckets * -(-rows // cost.slice_rows(features, Transaction))
         if pieces < 10**7:
             break

@@ -191,7 +191,8 @@ def _backfill_features(
     **options: Any,  # versions, until, memory_mb
 ) -> None:
     "Rebuild the features, watched, and say what came of it."
-    from mlkit.backfill import Dask, Local, backfill, connect
+    from mlkit.backfill import backfill
+    from mlkit.executors import Dask, Local, connect
 
     start = time.monotonic()
     executor: Any = Dask(connect(scheduler)) if scheduler else Local(processes)

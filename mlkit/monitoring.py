@@ -34,8 +34,8 @@ from .settings import replace_text
 from .usecase import UseCase
 
 # %% auto #0
-__all__ = ['SHOWN', 'Period', 'Performance', 'performance', 'drift_since_training', 'decisions_summary', 'latency',
-           'mean_by_fold', 'Findings', 'tiles', 'render', 'write_report']
+__all__ = ['Period', 'Performance', 'performance', 'drift_since_training', 'decisions_summary', 'latency', 'mean_by_fold',
+           'Findings', 'tiles', 'write_report']
 
 # %% ../nbs/15c_monitoring.ipynb #fd5b0fc4
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ class Period:
     def title(self) -> str:
         return f"{self.usecase.name}: {self.cut:%d %b} to {self.end:%d %b %Y}"
 
-# %% ../nbs/15c_monitoring.ipynb #d55330b1
-SHOWN = TITLES
-
-# %% ../nbs/15c_monitoring.ipynb #959c55e3
+# %% ../nbs/15c_monitoring.ipynb #856ae430
 @dataclass(frozen=True)
 class Performance:
     "How good the scores of a period were."
@@ -103,7 +100,7 @@ def performance(
         period.cut,
     )
     answers = period.rows.select("event_id", "probability").drop_nulls()
-    judged = data.test_frame().join(answers, on="event_id", maintain_order="left")
+    judged = data.test_frame().join(answers, on="event_id", how="inner", maintain_order="left")
     scores = dict(served=judged["probability"].to_numpy())
     for name, model in baselines.items():
         scores[name] = model.score(matrix(judged, model.features))
@@ -112,7 +109,7 @@ def performance(
         metrics[name] = evaluate(judged.with_columns(score=pl.Series(score)), usecase.entity)
     return Performance(judged, scores, metrics)
 
-# %% ../nbs/15c_monitoring.ipynb #cb10d62e
+# %% ../nbs/15c_monitoring.ipynb #67183d0e
 def drift_since_training(
     period: Period,
     training: pl.DataFrame,  # features of the requests before the cut
@@ -129,7 +126,7 @@ def drift_since_training(
         before, frame.join(answers, on="event_id"), [*period.usecase.features.names, "score"]
     )
 
-# %% ../nbs/15c_monitoring.ipynb #3a152fca
+# %% ../nbs/15c_monitoring.ipynb #1b25525e
 def decisions_summary(
     rows: pl.DataFrame,  # decisions: `route`, `automatic`, `degraded`
     routes: Sequence[str],  # names, in order of care
@@ -156,9 +153,9 @@ def mean_by_fold(
     folds: Sequence[Mapping[str, float]],  # metrics of each
 ) -> dict[str, float]:
     "The mean of every shown metric over the validation folds."
-    return {m: float(np.mean([f[m] for f in folds])) for m in SHOWN}
+    return {m: float(np.mean([f[m] for f in folds])) for m in TITLES}
 
-# %% ../nbs/15c_monitoring.ipynb #f8e8743c
+# %% ../nbs/15c_monitoring.ipynb #2af04b36
 @dataclass(frozen=True)
 class Findings:
     "What was found about a period."
@@ -204,7 +201,7 @@ class Findings:
             picture_latency(rows["ms"].to_numpy()),
         ]
 
-# %% ../nbs/15c_monitoring.ipynb #31563ed2
+# %% ../nbs/15c_monitoring.ipynb #5a994863
 def _tile(name: str, value: Any, mood: str = "") -> dict[str, str]:
     return dict(name=name, value=f"{value:,}" if isinstance(value, int) else value, mood=mood)
 
@@ -234,7 +231,7 @@ def tiles(
         _tile("features with strong drift", len(strong)),
     ]
 
-# %% ../nbs/15c_monitoring.ipynb #15fa704c
+# %% ../nbs/15c_monitoring.ipynb #8ff139c7
 _CSS = """
 :root { color-scheme: light }
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2430;
@@ -311,14 +308,14 @@ _PAGE = """<!doctype html>
 </html>"""
 
 
-def render(**content: Any) -> str:
+def _render(**content: Any) -> str:
     "The report as one HTML page; everything that comes from data is escaped."
     from jinja2 import Environment
 
     page = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
     return page.render(css=_CSS, **content)
 
-# %% ../nbs/15c_monitoring.ipynb #36a09725
+# %% ../nbs/15c_monitoring.ipynb #a81894c9
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
@@ -344,7 +341,7 @@ def _drift_rows(table: pl.DataFrame) -> list[dict[str, str]]:
         for d in table.to_dicts()
     ]
 
-# %% ../nbs/15c_monitoring.ipynb #a2eff5e1
+# %% ../nbs/15c_monitoring.ipynb #f73551ea
 def _notes(found: Findings) -> dict[str, str]:
     "The sentences beside the tables."
     usecase, label = found.period.usecase, found.performance.label
@@ -374,12 +371,12 @@ def write_report(
 ) -> Path:  # the page
     "Write `report.html` and `summary.json`."
     metrics = found.performance.metrics
-    page = render(
+    page = _render(
         title=found.period.title,
         lead=lead,
         tiles=tiles(summary),
-        metric_names=list(SHOWN.values()),
-        metrics=[(name, [f"{m[k]:.4f}" for k in SHOWN]) for name, m in metrics.items()],
+        metric_names=list(TITLES.values()),
+        metrics=[(name, [f"{m[k]:.4f}" for k in TITLES]) for name, m in metrics.items()],
         pictures=found.pictures(),
         drift=_drift_rows(found.drift),
         tables=[("Gates", map(_gate_row, summary["gates"])), ("Lineage", lineage.items())],

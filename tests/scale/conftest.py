@@ -82,7 +82,7 @@ def cluster() -> Iterator[Any]:
     distributed = pytest.importorskip(
         "distributed", reason="the cluster is not tested: pip install mlkit[cluster]"
     )
-    from mlkit.backfill import connect
+    from mlkit.executors import connect
 
     with (
         distributed.LocalCluster(

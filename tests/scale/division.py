@@ -11,11 +11,13 @@ import polars as pl
 from helpers import DAWN, FEATURES, OVER, Outcome, Pay, assert_same_bits
 
 import mlkit.backfill as module
-from mlkit.backfill import Costs, read_features
+from mlkit.backfill import read_features
 from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
 from mlkit.features import FeatureSet
 from mlkit.frames import offline
+from mlkit.tasks import Job
+from mlkit.units import Costs
 
 
 def world(n: int = 2000, seed: int = 0, days: int = 40) -> dict[Any, pl.DataFrame]:
@@ -57,17 +59,18 @@ def logged(world: dict[Any, pl.DataFrame], logs: Logs, batches: int = 3) -> Logs
     return logs
 
 
-def divide(monkeypatch: Any, buckets: int = 1, rows: int = 10**9, budget: int = 2**40) -> None:
-    "Slices of so many rows, so many buckets a key, units of at most `budget` bytes."
-    monkeypatch.setattr(module, "costs", lambda memory_mb: Costs(budget))
-    monkeypatch.setattr(Costs, "slice_rows", lambda self, features, stream, total=0, width=1: rows)
-    monkeypatch.setattr(
-        module,
-        "bucket_counts",
-        lambda features, counts, cost, width=1: tuple(
-            [buckets] * len(module.Job(features, "", "", ()).keys)
-        ),
-    )
+def divide(patch: Any, buckets: int = 1, rows: int = 10**9, budget: int = 2**40) -> None:
+    "Slices of so many rows, so many buckets an entity, units of at most `budget` bytes."
+
+    def slice_rows(self, features, stream, total=0, width=1):
+        return rows
+
+    def bucket_counts(self, features, rows, width=1):
+        return (buckets,) * len(Job(features, "", "", ()).entities)
+
+    patch.setattr(module, "costs", lambda memory_mb: Costs(budget))
+    patch.setattr(Costs, "slice_rows", slice_rows)
+    patch.setattr(Costs, "bucket_counts", bucket_counts)
 
 
 def expected(

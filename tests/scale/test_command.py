@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 from helpers import assert_same_bits
 
-from mlkit.backfill import BackfillError, connect, read_features
+from mlkit.backfill import BackfillError, read_features
 from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
+from mlkit.executors import connect
 from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase

@@ -8,8 +8,9 @@ import signal
 import pytest
 from division import FEATURES, assert_backfilled, divide, logged, world
 
-from mlkit.backfill import BackfillError, Dask, backfill, connect
+from mlkit.backfill import BackfillError, backfill
 from mlkit.etl import Logs
+from mlkit.executors import Dask, connect
 
 
 def test_a_cluster_gives_the_same_bits(client, logs, tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ import pytest
 from division import FEATURES, Outcome, Pay, assert_backfilled, divide, expected, logged, world
 from helpers import assert_same_bits
 
-from mlkit.backfill import BackfillError, Local, backfill, read_features
+from mlkit.backfill import BackfillError, backfill, read_features
 from mlkit.etl import Batch, Logs, land
 from mlkit.eventlog import LogError, append, compact, fingerprint, scan
+from mlkit.executors import Local
 
 
 def test_the_log_keeps_its_promises_on_s3(bucket):
