@@ -12,7 +12,7 @@ from mlkit.usecase import load_usecase
 
 FRAUD = load_usecase("fraud")
 START = datetime(2025, 1, 1, tzinfo=timezone.utc)
-PLAN = Plan(train=14, wait=3, test=7, folds=1, step=7)
+PLAN = Plan(train=14, wait=3, test=7, folds=2, step=7)
 
 
 def times(days: float) -> pl.Series:
