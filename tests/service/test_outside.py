@@ -1,0 +1,157 @@
+"""A use case of another project is packed with its own code, and served from there.
+
+Its module lies in a folder outside the repository, which the service cannot see.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlkit.decisions import find_decision, load_release
+from mlkit.etl import Logs
+from mlkit.fields import ContractError
+from mlkit.kinds import Constant
+from mlkit.modelfiles import save_model
+from mlkit.registry import Registry, promote
+from mlkit.release import package, start, stop, write_release
+from mlkit.settings import activate, load_settings
+from mlkit.stores import ensure_store
+from mlkit.usecase import load_usecase
+
+ROOT = Path(__file__).resolve().parents[2]
+STREAMS = '''
+"Streams of a project outside the kit."
+
+from mlkit.events import Fixed, Flag, Key, Stream, Text
+
+
+class Claim(Stream):
+    "An insurance claim."
+
+    holder = Key()
+    sum = Fixed(places=2, optional=True)
+
+
+class Finding(Stream):
+    "What it turned out to be."
+
+    claim = Text()
+    holder = Key()
+    inflated = Flag()
+'''
+USECASE = '''
+"Claims that may be inflated; three routes."
+
+from claims_project.streams import Claim, Finding
+from mlkit.features import FeatureSet, FeatureView
+from mlkit.policy import Policy, Route
+from mlkit.splits import LabelRule, Plan
+from mlkit.usecase import UseCase
+
+
+class Holder(FeatureView, key="holder"):
+    n = Claim.count(over=["30d"])
+    mean = Claim.mean("sum", over=["30d"])
+
+
+usecase = UseCase(
+    name="claims",
+    request=Claim,
+    labels=LabelRule(Finding, "claim", "inflated"),
+    formats=[],
+    features=FeatureSet(Claim, [Holder]),
+    policy=Policy(
+        "claims-1",
+        (Route("pay"), Route("ask", loss=50.0), Route("assessor", human=True, loss=500.0)),
+        "sum",
+    ),
+    plan=Plan(),
+    entity="holder",
+    example=dict(event_id="c1", event_time="2025-03-01T09:00:00Z", holder=7, sum=20.5),
+)
+'''
+NAME = "claims_project.usecase"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    "A package with two modules, on this process's path only."
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "claims_project").mkdir()
+    (folder / "claims_project" / "__init__.py").touch()
+    (folder / "claims_project" / "streams.py").write_text(STREAMS)
+    (folder / "claims_project" / "usecase.py").write_text(USECASE)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def champion(registry: Registry, workspace, model) -> None:
+    "Record a model as a run, and promote it."
+    client = registry.client
+    artifacts = (workspace / "artifacts").as_uri()
+    experiment = client.create_experiment("tests", artifact_location=artifacts)
+    run = client.create_run(experiment).info.run_id
+    save_model(model, workspace / "model")
+    client.log_artifacts(run, str(workspace / "model"), "model")
+    client.log_param(run, "kind", model.kind)
+    promote(registry, registry.register(run), [])
+
+
+def test_the_release_refuses_code_that_was_changed(project, tmp_path):
+    usecase = load_usecase(NAME)
+    save_model(Constant(usecase.features.inputs, usecase.features.hash), tmp_path / "model")
+    about = dict(name="claims", usecase=NAME, model_version=1, run="r")
+    release = tmp_path / "release"
+    write_release(release, tmp_path / "model", usecase.policy, about, "code")
+    assert load_release(release).usecase.name == "claims"
+    changed = release / "usecase" / "claims_project" / "usecase.py"
+    changed.write_text(changed.read_text().replace("50.0", "5000.0"))
+    with pytest.raises(ContractError, match="usecase: its digest"):
+        load_release(release)
+
+
+@pytest.mark.service
+def test_it_is_served_from_the_bento(project, tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    usecase = load_usecase(NAME)
+    settings = load_settings(ROOT).model_copy(
+        update=dict(home=tmp_path, usecase=NAME, port=free_port())
+    )
+    workspace = activate(settings, "claims")
+    registry = Registry(workspace.path, usecase.name, workspace.mlflow_uri)
+    champion(registry, workspace, Constant(usecase.features.inputs, usecase.features.hash))
+    ensure_store(usecase.features, workspace.path, Logs(workspace.path)).close()
+    packed = package(settings, workspace, usecase, registry)
+    start(settings, workspace, packed["bento"])
+    try:
+        answers = [asked(settings, usecase.example | dict(sum=s)) for s in (20.5, 200, 2000, None)]
+    finally:
+        stop(workspace)
+    assert [a["route"] for a in answers] == ["pay", "ask", "assessor", "assessor"]
+    assert all(a["degraded"] == [] for a in answers)
+    logged = find_decision(workspace / "decisions", answers[0]["decision_id"])
+    assert logged["values"] == {"holder_n_30d": 1, "holder_mean_30d": 20.5}
+    assert str(project) not in os.environ.get("PYTHONPATH", "")
+
+
+def asked(settings, request: dict) -> dict:
+    "The service's answer."
+    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=10)
+    connection.request("POST", "/decide", json.dumps(request))
+    response = connection.getresponse()
+    assert response.status == 200
+    return json.loads(response.read())
