@@ -17,22 +17,29 @@ import polars as pl
 
 from .errors import UserError
 from .etl import Batch, BatchName, Logs, land
-from .online import StateError
+from .events import TIME
 from .registry import audit, whoami
-from .settings import load_settings
-from .stores import open_store
-from .stream import follow
 from .usecase import UseCase
 
 # %% auto #0
-__all__ = ['SCHEMA', 'ReviewError', 'Queue', 'sync', 'cases', 'case', 'counts', 'now', 'decide']
+__all__ = ['ReviewError', 'Queue', 'sync', 'cases', 'case', 'counts', 'now', 'decide']
 
 # %% ../nbs/14_review.ipynb #74cb6e62
-SCHEMA = """
+_SCHEMA = """
 create table if not exists cases (
-    decision_id text primary key, event_id text not null, event_time text not null, expected_loss real, probability real,
-    decision blob not null, status text not null default 'open', verdict text, reviewer text, note text, known_at text);
-create index if not exists by_risk on cases (status, expected_loss desc);
+    decision_id text primary key,
+    event_id text not null,
+    event_time text not null,
+    priority real not null,
+    expected_loss real,
+    probability real,
+    decision blob not null,
+    status text not null default 'open',
+    verdict text,
+    reviewer text,
+    note text,
+    known_at text);
+create index if not exists by_priority on cases (status, priority desc);
 create table if not exists seen (file text primary key, bytes integer not null);
 create table if not exists clock (one integer primary key check (one = 1), latest text not null);
 """
@@ -52,7 +59,7 @@ class Queue:
         self.folder = Path(folder)
         self.path = self.folder / "review.db"
         with self.transaction() as db:
-            db.executescript(SCHEMA)
+            db.executescript(_SCHEMA)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -76,18 +83,25 @@ def sync(queue: Queue) -> int:  # new cases
     with queue.transaction() as db:
         seen = dict(db.execute("select file, bytes from seen").fetchall())
         for path in sorted((queue.folder / "decisions").glob("*.jsonl")):
-            start = seen.get(path.name, 0)
-            if path.stat().st_size == start:
-                continue
-            with open(path, "rb") as f:
-                f.seek(start)
-                for line in f:
-                    if not line.endswith(b"\n"):
-                        break
-                    start += len(line)
-                    new += _take(db, line)
-            db.execute("insert or replace into seen values (?, ?)", (path.name, start))
+            start = end = seen.get(path.name, 0)
+            for line in _lines_from(path, start):
+                end += len(line)
+                new += _take(db, line)
+            if end > start:
+                db.execute("insert or replace into seen values (?, ?)", (path.name, end))
     return new
+
+
+def _lines_from(path: Path, start: int) -> Iterator[bytes]:
+    "The whole lines after the first `start` bytes."
+    if path.stat().st_size == start:
+        return
+    with open(path, "rb") as f:
+        f.seek(start)
+        for line in f:
+            if not line.endswith(b"\n"):
+                return
+            yield line
 
 
 def _take(db: sqlite3.Connection, line: bytes) -> int:
@@ -95,35 +109,46 @@ def _take(db: sqlite3.Connection, line: bytes) -> int:
     d = orjson.loads(line)
     when = d["request"]["event_time"]
     db.execute(
-        "insert into clock values (1, ?) on conflict (one) do update set latest = max(latest, excluded.latest)",
+        "insert into clock values (1, ?) "
+        "on conflict (one) do update set latest = max(latest, excluded.latest)",
         (when,),
     )
     if d["automatic"]:
         return 0
-    return db.execute(
-        "insert or ignore into cases (decision_id, event_id, event_time, expected_loss, probability, decision) values (?, ?, ?, ?, ?, ?)",
-        (
-            d["decision_id"],
-            d["request"]["event_id"],
-            when,
-            d["expected_loss"],
-            d["probability"],
-            line,
-        ),
-    ).rowcount
+    row = dict(
+        decision_id=d["decision_id"],
+        event_id=d["request"]["event_id"],
+        event_time=when,
+        priority=_priority(d),
+        expected_loss=d["expected_loss"],
+        probability=d["probability"],
+        decision=line,
+    )
+    marks = ", ".join("?" * len(row))
+    statement = f"insert or ignore into cases ({', '.join(row)}) values ({marks})"
+    return db.execute(statement, tuple(row.values())).rowcount
 
 # %% ../nbs/14_review.ipynb #9f6474de
+def _priority(decision: dict[str, Any]) -> float:
+    "What is at stake, as far as it is known."
+    for key in ("expected_loss", "exposure", "probability"):
+        if decision[key] is not None:
+            return decision[key]
+    return 1.0
+
+# %% ../nbs/14_review.ipynb #ba5ffb0d
 def cases(
     queue: Queue,
     status: str = "open",  # open, decided or all
-    most: int = 20,
+    limit: int = 20,
 ) -> list[dict[str, Any]]:  # the costliest first
     "What lies in the queue."
     sync(queue)
     with queue.transaction() as db:
         rows = db.execute(
-            "select * from cases where ? in (status, 'all') order by expected_loss desc, probability desc, event_time limit ?",
-            (status, most),
+            "select * from cases where ? in (status, 'all') "
+            "order by priority desc, event_time limit ?",
+            (status, limit),
         ).fetchall()
     return [_case(r) for r in rows]
 
@@ -173,51 +198,34 @@ def now(
         raise ReviewError("nothing was decided yet, so there is nothing to review.")
     return datetime.fromisoformat(row["latest"])
 
-
+# %% ../nbs/14_review.ipynb #aa7f547e
 def decide(
     queue: Queue,
     usecase: UseCase,
     logs: Logs,
     decision_id: str,
-    positive: bool,  # the verdict, as fraud or not
+    positive: bool,  # the verdict: is it what was suspected
     note: str = "",
     clock: str = "replay",
 ) -> dict[str, Any]:  # the label event
-    "Give a verdict: a label event in the log, then the case is closed. Done twice, it is there once."
+    "Give a verdict: a label event in the log, then the case is closed. Raises `ReviewError`."
+    if usecase.review is None:
+        raise ReviewError(
+            f"the use case {usecase.name!r} declares no review, so that a verdict is no label; "
+            "give its UseCase a `review` that makes a label event of one."
+        )
     found = case(queue, decision_id)
     if found["status"] != "open":
         raise ReviewError(
             f"case {found['decision_id']} was decided as {found['verdict']} by {found['reviewer']}."
         )
-    at = max(
-        now(queue, clock), datetime.fromisoformat(found["event_time"]) + timedelta(microseconds=1)
-    )
+    asked = datetime.fromisoformat(found["event_time"])
+    at = max(now(queue, clock), asked + timedelta(microseconds=1))
     label = usecase.review(found["decision"]["request"], positive, at)
     with queue.transaction() as db:
-        if (
-            db.execute(
-                "select status from cases where decision_id = ?", (found["decision_id"],)
-            ).fetchone()["status"]
-            != "open"
-        ):
-            raise ReviewError("another reviewer decided this case a moment ago.")
-        rows = pl.DataFrame([label], schema_overrides={"event_time": pl.Datetime("us", "UTC")})
-        name = BatchName.review(found["decision_id"], positive, at)
-        done = land(logs, Batch.checked(name, {usecase.labels.stream: rows}))
-        if done.conflicts:
-            raise ReviewError(
-                f"{label['event_id']} is in the log with another verdict; an event is never changed."
-            )
-        db.execute(
-            "update cases set status = 'decided', verdict = ?, reviewer = ?, note = ?, known_at = ? where decision_id = ?",
-            (
-                "positive" if positive else "negative",
-                whoami(),
-                note,
-                at.isoformat(),
-                found["decision_id"],
-            ),
-        )
+        _check_open(db, found["decision_id"])
+        _land_label(usecase, logs, label, BatchName.review(found["decision_id"], positive, at))
+        _close(db, found["decision_id"], positive, note, at)
         audit(
             queue.folder,
             "review",
@@ -226,11 +234,39 @@ def decide(
             known_at=at.isoformat(),
             note=note,
         )
-    try:
-        with open_store(
-            usecase.features, queue.folder, load_settings().state_url, write=True
-        ) as store:
-            follow(store, logs)
-    except StateError:
-        pass  # no state to bring up to date: it will be loaded from the log
     return label
+
+# %% ../nbs/14_review.ipynb #7f145787
+def _check_open(db: sqlite3.Connection, decision_id: str) -> None:
+    "Under the lock: has nobody been faster?"
+    query = "select status from cases where decision_id = ?"
+    if db.execute(query, (decision_id,)).fetchone()["status"] != "open":
+        raise ReviewError("another reviewer decided this case a moment ago.")
+
+
+def _land_label(usecase: UseCase, logs: Logs, label: dict[str, Any], name: BatchName) -> None:
+    "Put the label event into the log."
+    stream = usecase.labels.stream
+    frame = pl.DataFrame([label], schema_overrides=dict(event_time=TIME))
+    landed = land(logs, Batch.checked(name, {stream: frame}))
+    if landed.conflicts:
+        raise ReviewError(
+            f"{label['event_id']} is in the log with another verdict; an event is never changed."
+        )
+    if landed.refused:
+        raise ReviewError(
+            f"the label event of {usecase.name!r} breaks the contract of {stream.__name__}; "
+            "it is in quarantine, with the reason."
+        )
+
+
+def _close(
+    db: sqlite3.Connection, decision_id: str, positive: bool, note: str, at: datetime
+) -> None:
+    "The case is decided."
+    verdict = "positive" if positive else "negative"
+    db.execute(
+        "update cases set status = 'decided', verdict = ?, reviewer = ?, note = ?, known_at = ? "
+        "where decision_id = ?",
+        (verdict, whoami(), note, at.isoformat(), decision_id),
+    )
