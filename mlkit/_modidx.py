@@ -177,6 +177,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlkit.datasets': { 'mlkit.datasets.Data': ('datasets.html#data', 'mlkit/datasets.py'),
                                 'mlkit.datasets.Data._fold': ('datasets.html#data._fold', 'mlkit/datasets.py'),
                                 'mlkit.datasets.Data._too_short': ('datasets.html#data._too_short', 'mlkit/datasets.py'),
+                                'mlkit.datasets.Data.evaluate': ('datasets.html#data.evaluate', 'mlkit/datasets.py'),
                                 'mlkit.datasets.Data.folds': ('datasets.html#data.folds', 'mlkit/datasets.py'),
                                 'mlkit.datasets.Data.summary': ('datasets.html#data.summary', 'mlkit/datasets.py'),
                                 'mlkit.datasets.Data.test_frame': ('datasets.html#data.test_frame', 'mlkit/datasets.py'),

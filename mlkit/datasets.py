@@ -15,6 +15,7 @@ import polars as pl
 
 from .errors import UserError
 from .events import TIME, Flag, Stream, Text
+from .metrics import evaluate
 from .splits import LabelRule, Plan, drop_known_positives, labelled, learnable
 
 # %% auto #0
@@ -82,10 +83,17 @@ class Data:
         since = self.plan.train_start(self.cut)
         end = self.plan.test_end(self.cut)
         history = labelled(self.rule, self.requests, self.labels, since, end, known_at)
-        after = history.filter(pl.col("event_time") >= self.cut)
-        return with_features(
-            drop_known_positives(after, history, self.entity, since), self.features
-        )
+        test = history.filter(pl.col("event_time") >= self.cut)
+        if self.rule.blocks:
+            test = drop_known_positives(test, history, self.entity, since)
+        return with_features(test, self.features)
+
+    def evaluate(
+        self,
+        scored: pl.DataFrame,  # rows of a test frame, with `score`
+    ) -> dict[str, float]:
+        "Every metric of `metrics.evaluate`."
+        return evaluate(scored, self.entity, once=self.rule.blocks)
 
     @cached_property
     def folds(self) -> list[Fold]:

@@ -17,14 +17,16 @@ def precision_at_k(
     frame: pl.DataFrame,  # `event_time`, the entity, `label` (flag), `score`
     entity: str,  # what is looked at: a column
     k: int = 100,  # how many can be looked at in a day
+    once: bool = True,  # is an entity that was found settled, and left out from then on?
 ) -> float:  # mean over days of hits / k
-    "Precision of the `k` highest scores a day, an entity counted once; NaN without a day."
+    "Precision of the `k` highest scores a day; NaN without a day."
     found: set = set()
     daily = []
     for day in _days(frame):
         new = day.filter(~pl.col(entity).is_in(list(found)))
         hits = _highest(new, entity, k).filter(pl.col("label"))[entity].to_list()
-        found.update(hits)
+        if once:
+            found.update(hits)
         daily.append(len(hits) / k)
     return float(np.mean(daily)) if daily else float("nan")
 
@@ -84,6 +86,7 @@ def evaluate(
     frame: pl.DataFrame,  # `event_time`, the entity, `label`, `score`
     entity: str,  # what is looked at: a column
     k: int = 100,  # how many can be looked at in a day
+    once: bool = True,  # is an entity that was found settled, and left out from then on?
 ) -> dict[str, float]:
     "Every metric by name: auc, ap, precision_at_100 (for k=100), brier, ece, rows, positives."
     label = frame["label"].cast(pl.Int8).to_numpy()
@@ -91,7 +94,7 @@ def evaluate(
     return {
         "auc": _of_both_classes(roc_auc_score, label, score),
         "ap": _of_both_classes(average_precision_score, label, score),
-        f"precision_at_{k}": precision_at_k(frame, entity, k),
+        f"precision_at_{k}": precision_at_k(frame, entity, k, once),
         "brier": _of_both_classes(brier_score_loss, label, score),
         "ece": calibration_error(label, score),
         "rows": float(label.size),

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from .datasets import Data, Fold, TrainingError, has_both_classes
-from .metrics import evaluate
 from .modelfiles import find_kind
 from .models import Examples, Model, logistic, matrix
 
@@ -152,7 +151,7 @@ class _Judged:
         "Judge a fold's model on what followed."
         x = matrix(fold.test, data.inputs)
         scored = fold.test.with_columns(score=pl.Series(model.score(x)))
-        self.metrics.append(evaluate(scored, data.entity))
+        self.metrics.append(data.evaluate(scored))
         self.margins.append(model.margin(x))
         self.labels.append(fold.test["label"].cast(pl.Int8).to_numpy())
 

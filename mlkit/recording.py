@@ -21,10 +21,10 @@ from .recipes import Backtest
 from .training import Trained
 
 # %% auto #0
-__all__ = ['RECORDED', 'model_card', 'mlflow_client', 'record']
+__all__ = ['model_card', 'mlflow_client', 'record']
 
 # %% ../nbs/07a_recording.ipynb #027b8abd
-RECORDED = ("auc", "ap", "precision_at_100")  # metrics of the folds that a run shows
+_RECORDED = ("auc", "ap", "precision_at_100")  # metrics of the folds that a run shows
 
 
 def model_card(
@@ -55,7 +55,7 @@ already known to be positive is left out):
 
 def _table(backtests: dict[str, Backtest]) -> str:
     "The metrics as a Markdown table, one row a model."
-    titles = [TITLES[metric] for metric in RECORDED]
+    titles = [TITLES[metric] for metric in _RECORDED]
     head = f"| model | {' | '.join(titles)} |"
     rule = "|---" * (len(titles) + 1) + "|"
     rows = [f"| {name} | {_figures(record)} |" for name, record in backtests.items()]
@@ -63,7 +63,7 @@ def _table(backtests: dict[str, Backtest]) -> str:
 
 
 def _figures(record: Backtest) -> str:
-    cells = [f"{record.mean(m):.3f} ± {record.spread(m):.3f}" for m in RECORDED]
+    cells = [f"{record.mean(m):.3f} ± {record.spread(m):.3f}" for m in _RECORDED]
     return " | ".join(cells)
 
 # %% ../nbs/07a_recording.ipynb #dc7a1b13
@@ -144,6 +144,6 @@ def _metrics(trained: Trained) -> dict[str, float]:
     figures = {f"imbalance_{how}_ap": ap for how, ap in trained.imbalance.items()}
     for name, tested in trained.backtests.items():
         prefix = "validation" if name == "candidate" else name
-        for metric in RECORDED:
+        for metric in _RECORDED:
             figures[f"{prefix}_{metric}"] = tested.mean(metric)
     return figures

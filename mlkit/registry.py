@@ -103,21 +103,22 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         "Role to version; empty where nothing is registered yet. Raises `RegistryError`."
-        from mlflow.exceptions import MlflowException
-
         try:
             found = self.client.get_registered_model(self.name).aliases
-        except MlflowException as e:
-            if e.error_code == "RESOURCE_DOES_NOT_EXIST":
+        except Exception as e:  # MLflow's own, or the database driver's
+            if getattr(e, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
                 return {}
             raise RegistryError(self._unreadable(e)) from e
         return {alias: int(version) for alias, version in found.items()}
 
     def _unreadable(self, error: Exception) -> str:
         first_line = str(error).partition("\n")[0]
+        if "locked" in first_line:
+            advice = "Another program holds the database; wait for it and repeat the command."
+        else:
+            advice = "Mend the database, or put a copy of it back."
         return (
-            f"the registry {self.uri} cannot be read: {first_line}. Nothing was changed. If another "
-            "program holds the database, wait for it and repeat the command."
+            f"the registry {self.uri} cannot be read: {first_line}. Nothing was changed. {advice}"
         )
 
     def holder(self, alias: str) -> int | None:

@@ -80,6 +80,7 @@ class LabelRule:
     refers: str  # field that holds the request's `event_id`
     value: str  # the flag to be predicted; optional where a label can be withdrawn
     by_review: tuple[str, Any] | None = None  # field and value of labels that need not wait
+    blocks: bool = True  # is an entity that is known to be positive not decided on any more?
 
     def __post_init__(self) -> None:
         if not (isinstance(self.stream, type) and issubclass(self.stream, Stream)):
