@@ -1,8 +1,8 @@
-"A small use case with every kind of aggregate and key, generated events for it, and comparison bit for bit."
+"A small use case with every kind of aggregate, generated events, and comparison bit for bit."
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, at_least, between
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore
+from mlkit.online import apply
 from mlkit.requests import Online
 
 UTC = timezone.utc
-DAWN = datetime(
-    2025, 3, 28, 21, tzinfo=UTC
-)  # a Friday evening: streams cross midnight and the weekend
+# a Friday evening: streams cross midnight and the weekend
+DAWN = datetime(2025, 3, 28, 21, tzinfo=UTC)
 OVER = ["1h", "1d", "7d"]
 
 
@@ -41,6 +42,14 @@ class Outcome(Stream):
     place = Text()
     bad = Flag()
     source = Category(values=("outcome", "review"))
+
+
+class Transfer(Stream):
+    "Money from one to another: an entity has two names."
+
+    sender = Key()
+    receiver = Key()
+    amount = Fixed(places=2, high=1e6)
 
 
 class Who(FeatureView, key="who"):
@@ -119,23 +128,27 @@ def view(members: dict[str, Any], key: Any = "who", name: str = "Who") -> type[F
     return type(name, (FeatureView,), members, key=key)
 
 
-def pays(n: int, **columns: Any) -> pl.DataFrame:
-    "Payments an hour apart; a column is a function of the payment's number."
-    plain = dict(
-        who=lambda i: 1,
-        place=lambda i: "a",
-        amount=lambda i: i,
-        online=lambda i: True,
-        kind=lambda i: "card",
-    )
-    return pl.DataFrame(
-        [
-            dict(event_id=f"p{i:04}", event_time=DAWN + timedelta(hours=i))
-            | {k: f(i) for k, f in (plain | columns).items()}
-            for i in range(n)
-        ],
-        schema=Pay.schema(),
-    )
+def hourly(stream: type[Stream], n: int, **columns: Callable[[int], Any]) -> pl.DataFrame:
+    "Stored events an hour apart; a column is a function of the event's number."
+    rows = []
+    for i in range(n):
+        row = dict(event_id=f"p{i:04}", event_time=DAWN + timedelta(hours=i))
+        rows.append(row | {name: column(i) for name, column in columns.items()})
+    return pl.DataFrame(rows, schema=stream.schema())
+
+
+PLAIN = dict(
+    who=lambda i: 1,
+    place=lambda i: "a",
+    amount=lambda i: i,
+    online=lambda i: True,
+    kind=lambda i: "card",
+)
+
+
+def pays(n: int, **columns: Callable[[int], Any]) -> pl.DataFrame:
+    "Payments an hour apart, all alike but for their amounts and the columns that are given."
+    return hourly(Pay, n, **(PLAIN | columns))
 
 
 # %% Generated streams
@@ -186,7 +199,7 @@ def some_pays(draw: Any, most: int = 24) -> pl.DataFrame:
 
 @st.composite
 def outcomes(draw: Any, payments: pl.DataFrame) -> pl.DataFrame:
-    "Outcomes of some of the payments, known at once, much later, or at the very moment of another payment."
+    "Outcomes of some payments: known at once, much later, or at the moment of another payment."
     times, rows = payments["event_time"].to_list(), []
     for p in payments.iter_rows(named=True):
         for source in draw(
@@ -253,50 +266,60 @@ def ask(online: Online, store: LmdbStore, request: dict[str, Any]) -> dict[str, 
         return online(request, reader)
 
 
+PYTHON = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool}
+
+
 def as_frame(answers: list[dict[str, Any]], features: FeatureSet = FEATURES) -> pl.DataFrame:
     "Online answers as a frame; each value must have its feature's own Python type."
-    python = {pl.Int64: int, pl.Float64: float, pl.Boolean: bool, pl.Enum: str}
     for f in features.features:
-        wanted = python.get(f.dtype.base_type() if f.words else f.dtype, (int, float))
-        assert all(
-            a[f.name] is None
-            or (
-                type(a[f.name]) is wanted
-                if isinstance(wanted, type)
-                else isinstance(a[f.name], wanted)
-            )
-            for a in answers
-        ), f.name
-    return pl.DataFrame(answers, schema={f.name: f.dtype for f in features.features}, orient="row")
+        wanted = str if f.words else PYTHON.get(f.dtype)
+        for answer in answers:
+            value = answer[f.name]
+            if wanted and value is not None:
+                assert type(value) is wanted, f.name
+    schema = {f.name: f.dtype for f in features.features}
+    return pl.DataFrame(answers, schema=schema, orient="row")
+
+
+def online_frame(features: FeatureSet, requests: pl.DataFrame, store: Any) -> pl.DataFrame:
+    "The features of each request, as the service computes them from a state."
+    online = Online(features)
+    return as_frame([ask(online, store, r) for r in requests.to_dicts()], features)
+
+
+def assert_state_agrees(features: FeatureSet, rows: pl.DataFrame) -> None:
+    "A state that holds all events answers each of them as the offline frame has it."
+    stream = features.request
+    expected = offline(features, rows, {stream: rows}).drop("event_id")
+    with empty_state(features) as store:
+        apply(store, stream, numbered(rows))
+        assert_same_bits(online_frame(features, rows, store), expected)
 
 
 def bits(column: pl.Series) -> np.ndarray:
-    "Two columns are equal bit for bit exactly when these arrays are: the nulls, then the values as integers."
+    "The nulls, then the values as integers: equal exactly when the columns are, bit for bit."
     if column.dtype == pl.Enum:
         column = column.to_physical()
     if column.dtype == pl.String:
         column = column.hash()
-    nulls, values = (
-        column.is_null().to_numpy(),
-        column.fill_null(column.dtype == pl.Boolean and False or 0).to_numpy(),
-    )
-    return np.stack(
-        [
-            nulls.astype(np.int64),
-            values.view(np.int64) if values.dtype == np.float64 else values.astype(np.int64),
-        ]
-    )
+    nothing: Any = False if column.dtype == pl.Boolean else 0
+    values = column.fill_null(nothing).to_numpy()
+    whole = values.view(np.int64) if values.dtype == np.float64 else values.astype(np.int64)
+    return np.stack([column.is_null().to_numpy().astype(np.int64), whole])
 
 
 def assert_same_bits(got: pl.DataFrame, expected: pl.DataFrame) -> None:
     "Equality, not nearness; the message shows the first rows that differ."
-    assert got.columns == expected.columns and got.height == expected.height and got.height > 0
+    assert got.columns == expected.columns
+    assert got.height == expected.height > 0
     for name in got.columns:
         assert got.schema[name] == expected.schema[name], name
         differ = (bits(got[name]) != bits(expected[name])).any(axis=0)
-        assert not differ.any(), (
-            f"{name} differs in {differ.sum()} of {len(differ)} rows: {got[name].filter(pl.Series(differ)).head(3).to_list()} is not {expected[name].filter(pl.Series(differ)).head(3).to_list()}"
-        )
+        if differ.any():
+            rows = pl.Series(differ)
+            ours, theirs = (f[name].filter(rows).head(3).to_list() for f in (got, expected))
+            count = f"{differ.sum()} of {len(differ)} rows"
+            raise AssertionError(f"{name} differs in {count}: {ours} is not {theirs}")
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"Invariant 2: nothing that happened, or became known, at or after a moment changes what is computed for it."
+"Invariant 2: what happened, or became known, at or after a moment changes nothing before it."
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from helpers import (
     STEPS,
     Outcome,
     Pay,
-    as_frame,
-    ask,
     assert_same_bits,
     empty_state,
     numbered,
+    online_frame,
     outcomes,
     some_pays,
     worlds,
@@ -28,7 +27,6 @@ from mlkit.events import ContractError
 from mlkit.features import FeatureView
 from mlkit.frames import offline
 from mlkit.online import apply
-from mlkit.requests import Online
 from mlkit.splits import LabelRule, known_labels, labelled
 
 MICROSECOND = timedelta(microseconds=1)
@@ -75,7 +73,7 @@ def features_of(payments: list[dict], labels: list[dict], event_id: str) -> dict
 @settings(max_examples=80)
 @given(worlds(), st.integers(0, 23))
 def test_later_events_change_no_earlier_row(world, nth):
-    "Rows up to a moment need only what lies strictly before it; payments and labels from then on are as if they were not."
+    "Rows up to a moment need only what lies strictly before it; the rest is as if it were not."
     now = world[Pay]["event_time"][nth % world[Pay].height]
     asked = world[Pay].filter(pl.col("event_time") <= now)
     before = {stream: frame.filter(pl.col("event_time") < now) for stream, frame in world.items()}
@@ -90,29 +88,23 @@ def test_online_state_that_is_ahead_does_not_show_it(world, nth):
     with empty_state() as ahead, empty_state() as behind:
         for stream, frame in world.items():
             apply(ahead, stream, numbered(frame))
-            apply(
-                behind, stream, numbered(frame).filter(pl.col("event_time") < request["event_time"])
-            )
-        assert_same_bits(
-            as_frame([ask(Online(FEATURES), ahead, request)]),
-            as_frame([ask(Online(FEATURES), behind, request)]),
-        )
+            earlier = pl.col("event_time") < request["event_time"]
+            apply(behind, stream, numbered(frame).filter(earlier))
+        asked = pl.DataFrame([request], schema=Pay.schema())
+        expected = online_frame(FEATURES, asked, behind)
+        assert_same_bits(online_frame(FEATURES, asked, ahead), expected)
 
 
 @settings(max_examples=60)
 @given(worlds(), st.integers(0, 23))
 def test_own_row_is_the_only_one_of_its_moment(world, nth):
-    "A request is counted once, whether or not it is among the events, and its neighbours of equal time are not seen."
-    i = nth % world[Pay].height
-    request = world[Pay][i : i + 1]
-    alone = {
-        **world,
-        Pay: world[Pay].filter(
-            (pl.col("event_time") != request["event_time"][0])
-            | (pl.col("event_id") == request["event_id"][0])
-        ),
-    }
-    without = {**world, Pay: world[Pay].filter(pl.col("event_id") != request["event_id"][0])}
+    "A request is counted once, among the events or not; others of equal time are not seen."
+    pays, i = world[Pay], nth % world[Pay].height
+    request = pays[i : i + 1]
+    itself = pl.col("event_id") == request["event_id"][0]
+    elsewhen = pl.col("event_time") != request["event_time"][0]
+    alone = {**world, Pay: pays.filter(elsewhen | itself)}
+    without = {**world, Pay: pays.filter(~itself)}
     expected = offline(FEATURES, request, world)
     assert_same_bits(offline(FEATURES, request, alone), expected)
     assert_same_bits(offline(FEATURES, request, without), expected)
@@ -120,20 +112,10 @@ def test_own_row_is_the_only_one_of_its_moment(world, nth):
 
 def test_order_of_rows_means_nothing():
     "Events of equal time give the same rows in whatever order the log returns them."
-    rows = pl.DataFrame(
-        [pay(f"p{i}", timedelta(hours=i // 3), who=i % 2, amount=i) for i in range(30)],
-        schema=Pay.schema(),
-    )
-    world = {
-        Pay: rows,
-        Outcome: pl.DataFrame(
-            [
-                outcome(p, timedelta(hours=5 + i // 4), bad=i % 3 == 0)
-                for i, p in enumerate(rows.to_dicts())
-            ],
-            schema=Outcome.schema(),
-        ),
-    }
+    paid = [pay(f"p{i}", timedelta(hours=i // 3), who=i % 2, amount=i) for i in range(30)]
+    told = [outcome(p, timedelta(hours=5 + i // 4), bad=i % 3 == 0) for i, p in enumerate(paid)]
+    rows = pl.DataFrame(paid, schema=Pay.schema())
+    world = {Pay: rows, Outcome: pl.DataFrame(told, schema=Outcome.schema())}
     turned = {stream: frame.reverse() for stream, frame in world.items()}
     assert_same_bits(offline(FEATURES, rows, turned), offline(FEATURES, rows, world))
 
@@ -175,26 +157,25 @@ def test_window_is_open_at_both_ends(length, name):
         (MICROSECOND, 2),
         (timedelta(0), 1),
     ]:
-        row = features_of(
-            [pay("other", timedelta(days=30) - ago), pay("now", timedelta(days=30))], [], "now"
-        )
-        assert row[name] == counted, f"{ago} ago"
+        other, now = pay("other", timedelta(days=30) - ago), pay("now", timedelta(days=30))
+        assert features_of([other, now], [], "now")[name] == counted, f"{ago} ago"
 
 
 @settings(max_examples=60)
 @given(st.data())
 def test_training_knows_only_what_was_known_at_the_cut(data):
-    "Labels from the cut on change neither the labels nor the rows that training sees; the latest earlier word counts."
+    "Labels from the cut on change nothing that training sees; the latest earlier word counts."
     payments = data.draw(some_pays())
     labels = numbered(data.draw(outcomes(payments)))
-    cut = data.draw(st.sampled_from(payments["event_time"].to_list())) + data.draw(
-        st.sampled_from(STEPS)
+    at, step = (
+        data.draw(st.sampled_from(payments["event_time"].to_list())),
+        data.draw(st.sampled_from(STEPS)),
     )
+    cut = at + step
     known = labels.filter(pl.col("event_time") < cut)
     assert known_labels(LABELS, labels, at=cut).equals(known_labels(LABELS, known))
-    assert labelled(LABELS, payments, labels, DAWN, cut, at=cut).equals(
-        labelled(LABELS, payments, known, DAWN, cut)
-    )
+    rows = labelled(LABELS, payments, known, DAWN, cut)
+    assert labelled(LABELS, payments, labels, DAWN, cut, at=cut).equals(rows)
     words = {}
     for row in sorted(known.to_dicts(), key=lambda r: (r["event_time"], r["seq"])):
         words[row["pay_id"]] = row["bad"]
