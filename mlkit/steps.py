@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Parameter:
         if not self.doc.startswith(_CHOICES):
             return ()
         listed = self.doc.partition(";")[0].removeprefix(_CHOICES)
+        if ":" in listed:
+            module, _, function = listed.strip().partition(":")
+            return tuple(getattr(importlib.import_module(module), function)())
         return tuple(word.strip() for word in listed.split(","))
 
     def read(

@@ -16,8 +16,11 @@ from mlkit.kinds import Constant, Trees
 from mlkit.modelfiles import find_kind, known_kinds, load_model, model_digest, save_model
 from mlkit.models import Examples, Model, ModelError, contributions
 from mlkit.recipes import Compute, Recipe
+from mlkit.steps import PipelineError, parameters_of
 from mlkit.training import train
 from mlkit.tuning import Search
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stump(Model):
@@ -180,6 +183,17 @@ def test_a_kind_of_another_package_is_loaded_when_it_is_asked_for(package, tmp_p
     back = load_model(tmp_path / "model")
     assert back.kind == "even"
     assert type(back) is Model.kinds["even"]
+
+
+def test_the_pipeline_takes_every_kind_there_is(package):
+    "And refuses another before anything is run."
+    package("evens", PLUGIN, "even = evens:Even")
+    found = parameters_of(ROOT / "pipelines" / "03_train.ipynb")
+    [kind] = [parameter for parameter in found if parameter.name == "kind"]
+    assert kind.read("even") == "even"
+    assert kind.read(Stump.kind) == Stump.kind
+    with pytest.raises(PipelineError, match="one of .*even, logistic"):
+        kind.read("oracle")
 
 
 @pytest.mark.parametrize(
