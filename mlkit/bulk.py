@@ -6,107 +6,145 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
 from .aggregates import Fact, GroupBy
-from .chunks import NEVER, entity_bytes, layout_of, split_totals, stretches
-from .nodes import levels_above
-from .windows import key_codes, keys_of
+from .chunks import NEVER, Head, Layout, entity_bytes, layout_of, stretches
+from .nodes import Entry, levels, pack_node
+from .windows import key_codes, keys_of, running, squares
 
 # %% auto #0
-__all__ = ['records']
+__all__ = ['Record', 'records']
 
 # %% ../nbs/04g_bulk.ipynb #19db6240
-def _wide_halves(q: pl.Series) -> list[np.ndarray]:
-    "Non-negative 128-bit numbers as two signed columns."
-    unit = pl.Series([2**64], dtype=pl.Int128)
-    high = q // unit
-    return [
-        (q - high * unit).cast(pl.UInt64).to_numpy().view(np.int64),
-        high.cast(pl.Int64).to_numpy(),
-    ]
+def _codes(events: pl.DataFrame, fields: tuple[str, ...]) -> np.ndarray:
+    "Equal numbers for equal values of some fields, and only for them."
+    keys = keys_of(events, fields)
+    return key_codes(keys, keys.clear())[0]
 
 
-def _columns(
-    series: GroupBy, events: pl.DataFrame, order: np.ndarray, times: np.ndarray
-) -> tuple[list[np.ndarray], list[pl.Series], list[np.ndarray]]:
-    "Running totals, running totals of squares (both with a leading zero), other columns; in order."
-    plan, raw, single, previous = layout_of(series), [], [], []
-    for c in plan.previous:
-        codes, _ = key_codes(keys := keys_of(events, series.occurrences(c).by), keys.clear())
-        by = np.argsort(codes[order], kind="stable")
-        same = np.diff(codes[order][by]) == 0
-        newest, prior = np.ones(len(by), np.int64), np.full(len(by), NEVER)
-        newest[by[:-1][same]] = 0
-        prior[by[1:][same]] = times[by[:-1][same]]
-        single.append((c, newest))
-        previous.append(prior)
-    given = dict(single)
-    runs = [given[c] if c in given else series.coded(events, c)[order] for c in plan.runs]
-    with np.errstate(over="ignore"):
-        running = [
-            np.concatenate([np.zeros(1, np.int64), np.cumsum(v, dtype=np.int64)]) for v in runs
-        ]
-    squared = [pl.Series(series.coded(events, c)[order]).cast(pl.Int128) for c in plan.wide]
-    wide = [pl.concat([pl.Series([0], dtype=pl.Int128), (x * x).cum_sum()]) for x in squared]
-    raw = [series.coded(events, Fact("min", f))[order] for f in plan.raw]
-    return running, wide, [*raw, *previous]
+@dataclass
+class _History:
+    "The events of one group, entity by entity."
+
+    group: GroupBy
+    events: pl.DataFrame  # in order of entity, time, seq
+    times: np.ndarray  # µs
+    begins: np.ndarray  # where each entity begins
+
+    @classmethod
+    def of(cls, group: GroupBy, events: pl.DataFrame) -> _History:
+        events = group.rows(events).sort("event_time", "seq")
+        codes = _codes(events, group.by)
+        order = np.argsort(codes, kind="stable")
+        events, codes = events[order], codes[order]
+        begins = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
+        times = events["event_time"].dt.timestamp("us").to_numpy()
+        return cls(group, events, times, begins)
+
+    @cached_property
+    def chunks(self) -> list[list[tuple[int, int]]]:
+        "For each entity the events of each of its chunks: from, to."
+        begins = self.begins.tolist()
+        ends = [*begins[1:], len(self.times)]
+        return [list(stretches(self.times, a, b)) for a, b in zip(begins, ends)]
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        "Where chunks begin, and the end of the last; one row a chunk."
+        return np.array([bounds for entity in self.chunks for bounds in entity], np.int64)
+
+    def entities(self) -> Iterator[bytes]:
+        "The entities' bytes, in order."
+        keys = keys_of(self.events[self.begins], self.group.by)
+        return map(entity_bytes, keys.iter_rows())
 
 # %% ../nbs/04g_bulk.ipynb #4b3065a0
-def records(series: GroupBy, events: pl.DataFrame) -> Iterator[tuple[bytes, int, bytes]]:
-    "Every record of a series: prefix, time, value."
-    events = series.rows(events).sort("event_time", "seq")
-    if events.is_empty():
-        return
-    plan = layout_of(series)
-    codes, _ = key_codes(keys := keys_of(events, series.by), keys.clear())
-    time = events["event_time"].dt.timestamp("us").to_numpy()
+def _columns(history: _History, layout: Layout) -> np.ndarray:
+    "All chunks' columns, one row a column, as they are stored."
+    events, group = history.events, history.group
+    counts = history.bounds[:, 1] - history.bounds[:, 0]
+    starts = np.repeat(history.bounds[:, 0], counts)  # of each event's chunk
+    links = {fact: _occurrences(history, fact) for fact in layout.linked}
+    columns = [history.times, events["seq"].to_numpy()]
+    for fact in layout.totals:
+        amounts = links[fact][0] if fact in links else group.coded(events, fact)
+        columns.append(_running(amounts, starts))
+    for fact in layout.wide:
+        upto = np.arange(1, len(starts) + 1)
+        columns += _halves(squares(group.coded(events, fact), starts, upto))
+    columns += [group.coded(events, fact) for fact in layout.values.values()]
+    columns += [links[fact][1] for fact in layout.linked]
+    return np.stack(columns).astype(np.int64, copy=False)
+
+
+def _running(amounts: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    "The running total within each chunk."
+    totals = running(amounts)
+    with np.errstate(over="ignore"):
+        return totals[1:] - totals[starts]
+
+
+def _halves(totals: pl.Series) -> list[np.ndarray]:
+    "Totals of 128 bits, not negative, as two signed columns."
+    high = totals // 2**64
+    low = totals - high * pl.Series([2**64], dtype=pl.Int128)
+    return [low.cast(pl.UInt64).to_numpy().view(np.int64), high.cast(pl.Int64).to_numpy()]
+
+
+def _occurrences(history: _History, fact: Fact) -> tuple[np.ndarray, np.ndarray]:
+    "1 where an event is its value's newest occurrence, else 0; and the time of the one before."
+    codes = _codes(history.events, history.group.occurrences(fact).by)
     order = np.argsort(codes, kind="stable")
-    times, seqs, codes = time[order], events["seq"].to_numpy()[order], codes[order]
-    running, wide, other = _columns(series, events, order, times)
-    begins = np.flatnonzero(np.diff(codes, prepend=codes[0] - 1))
-    entities = keys_of(events[order[begins].tolist()], series.by).rows()
-    bounds = [
-        (e, a, b)
-        for e, (begin, end) in enumerate(zip(begins.tolist(), [*begins[1:].tolist(), len(codes)]))
-        for a, b in stretches(times, begin, end)
-    ]
-    starts = np.repeat([a for _, a, _ in bounds], [b - a for _, a, b in bounds])
-    locals_ = [
-        h
-        for q in wide
-        for h in _wide_halves(q.gather(np.arange(1, len(codes) + 1)) - q.gather(starts))
-    ]
-    nodes: list[tuple[int, list[int]]] = []
-    base: list[int] = []
-    for i, (e, a, b) in enumerate(bounds):
-        if a == begins[e]:
-            base = [0] * plan.width
-        head = [b - a, a - int(begins[e]), *split_totals(base)]
-        totals = [*(r[a + 1 : b + 1] - r[a] for r in running), *(h[a:b] for h in locals_)]
-        base = [x + y for x, y in zip(base, plan.whole([int(c[-1]) for c in totals]))]
-        parts = [np.array(head, np.int64), times[a:b], seqs[a:b], *totals, *(o[a:b] for o in other)]
-        entity = entity_bytes(entities[e])
-        yield (
-            series.tag + b"\x00" + entity,
-            int(times[a]),
-            np.concatenate(parts).astype(np.int64, copy=False).tobytes(),
-        )
-        if not plan.ranged:
-            continue
-        nodes.append(
-            (
-                int(times[a]),
-                [
-                    x
-                    for f in plan.ranged
-                    for v in [other[plan.raw.index(f)][a:b]]
-                    for x in (int(v.min()), int(v.max()))
-                ],
-            )
-        )
-        if i + 1 == len(bounds) or bounds[i + 1][0] != e:
-            yield from levels_above(series.tag, entity, nodes)
-            nodes = []
+    repeated = np.diff(codes[order]) == 0
+    earlier, later = order[:-1][repeated], order[1:][repeated]
+    newest, before = np.ones(len(codes), np.int64), np.full(len(codes), NEVER)
+    newest[earlier] = 0
+    before[later] = history.times[earlier]
+    return newest, before
+
+# %% ../nbs/04g_bulk.ipynb #89588be8
+Record = tuple[bytes, int, bytes]  # prefix, time, value
+
+
+def records(
+    group: GroupBy,
+    events: pl.DataFrame,  # stored events, with `seq`
+) -> Iterator[Record]:
+    "Every record of a group."
+    history, layout = _History.of(group, events), layout_of(group)
+    if history.events.is_empty():
+        return
+    columns = _columns(history, layout)
+    extremes = iter(_extremes(history, layout, columns))
+    for entity, chunks in zip(history.entities(), history.chunks):
+        yield from _chunk_records(group.tag + b"\x00" + entity, layout, columns, chunks)
+        if layout.ranged:
+            entries = [Entry(int(columns[0, a]), next(extremes)) for a, _ in chunks]
+            for level, node in levels(entries):
+                yield group.tag + bytes([level]) + entity, node[0].time, pack_node(node)
+
+
+def _chunk_records(
+    prefix: bytes, layout: Layout, columns: np.ndarray, chunks: list[tuple[int, int]]
+) -> Iterator[Record]:
+    "The chunks of one entity."
+    head = Head.empty(layout)
+    for a, b in chunks:
+        yield prefix, int(columns[0, a]), head.pack(b - a) + columns[:, a:b].tobytes()
+        totals = columns[2 : layout.single, b - 1].tolist()
+        head = head.plus(b - a, layout.whole(totals))
+
+
+def _extremes(history: _History, layout: Layout, columns: np.ndarray) -> list[list[int]]:
+    "For each chunk the smallest and largest value of each measure, as an entry holds them."
+    sources, starts = list(layout.values), history.bounds[:, 0]
+    found = []
+    for source in layout.ranged:
+        values = columns[layout.single + sources.index(source)]
+        found += [np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)]
+    return np.stack(found, axis=1).tolist() if found else []

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lmdb
 
@@ -21,80 +21,50 @@ from .changes import Writer
 from .chunks import ordered
 from .etl import Logs
 from .features import FeatureSet
-from .lookups import Reader
+from .lookups import Position, Reader
 from .online import MissingStateError, StateError, contents, fill, locked
 
 # %% auto #0
 __all__ = ['LmdbTransaction', 'LmdbStore', 'load_lmdb']
 
 # %% ../nbs/05c_lmdb.ipynb #6019b036
-_META = b"\x00meta"
-_MAKE = "make it from the log with `mlkit backfill --state`"
+_POSITION = b"\x00meta"  # no prefix of a group: those are longer
 
 
-def _not_opened(folder: Path, e: lmdb.Error) -> StateError:
-    "What to do depends on why: only a damaged state is to be made anew."
-    if "already open" in str(e):
-        return StateError(
-            f"the online state at {folder} is open already in this process: "
-            "use the store that is open, or close it first."
-        )
-    if isinstance(e, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
-        return MissingStateError(f"the online state at {folder} is damaged ({e}): {_MAKE}.")
-    return StateError(
-        f"the online state at {folder} cannot be opened: {e}. It may be locked, "
-        "or not yours to read or write: see who holds it, and the folder's permissions."
-    )
-
-
-@contextmanager
-def _in_place(folder: Path | str, how: int) -> Iterator[None]:
-    "Hold the place of a state: shared (LOCK_SH) while it is opened, alone (LOCK_EX) for the two renames that put another there."
-    try:
-        lock = open(f"{folder}.place.lock", "a")
-    except OSError:
-        yield
-        return  # no such folder, or one that may only be read: nobody replaces anything there
-    with lock:
-        fcntl.flock(lock, how)
-        yield
-
-# %% ../nbs/05c_lmdb.ipynb #1cd6b30c
 class LmdbTransaction(Writer):
-    "A transaction on an LMDB file; writes only where it was opened for it."
+    "A transaction on an LMDB file; it writes only where it was begun for it."
 
     def __init__(self, txn: lmdb.Transaction):
         self.txn, self.cursor = txn, txn.cursor()
 
-    def position(self) -> dict[str, Any]:
-        raw = self.txn.get(_META)
-        return json.loads(bytes(raw)) if raw is not None else {}
+    def position(self) -> Position:
+        stored = self.txn.get(_POSITION)
+        return {} if stored is None else json.loads(bytes(stored))
 
-    def floor(self, prefix: bytes, t: int) -> Any:
-        c = self.cursor
-        if not (c.prev() if c.set_range(prefix + ordered(t)) else c.last()):
+    def floor(self, prefix: bytes, t: int) -> memoryview | None:
+        cursor = self.cursor
+        found = cursor.prev() if cursor.set_range(prefix + ordered(t)) else cursor.last()
+        if not found:
             return None
-        key, value = c.item()
-        return value.cast("q") if len(key) == len(prefix) + 8 and key[:-8] == prefix else None
+        item: Any = cursor.item()  # two buffers
+        key, value = item
+        return value.cast("q") if key[:-8] == prefix else None
 
-    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
-        found, c = [], self.txn.cursor()
-        more = c.set_range(prefix + ordered(t))
-        while more and len(key := bytes(c.key())) == len(prefix) + 8 and key.startswith(prefix):
-            found.append(memoryview(bytes(c.value())).cast("q"))
-            more = c.next()
+    def ceil(self, prefix: bytes, t: int) -> memoryview | None:
+        return self._record(prefix) if self.cursor.set_range(prefix + ordered(t)) else None
+
+    def tail(self, prefix: bytes, t: int) -> Iterator[memoryview]:
+        found, record = [], self.ceil(prefix, t)
+        while record is not None:
+            found.append(memoryview(bytes(record)).cast("q"))  # outlives what is written meanwhile
+            record = self._record(prefix) if self.cursor.next() else None
         return iter(found)
 
-    def ceil(self, prefix: bytes, t: int) -> Any:
-        c = self.cursor
-        if not c.set_range(prefix + ordered(t)):
-            return None
-        key = bytes(c.key())
-        return (
-            memoryview(c.value()).cast("q")
-            if len(key) == len(prefix) + 8 and key.startswith(prefix)
-            else None
-        )
+    def _record(self, prefix: bytes) -> memoryview | None:
+        "The record at the cursor, if it is one of this prefix."
+        item: Any = self.cursor.item()
+        key, value = item
+        return value.cast("q") if key[:-8] == prefix else None
 
     def put(self, prefix: bytes, t: int, value: bytes) -> None:
         self.txn.put(prefix + ordered(t), value)
@@ -102,8 +72,43 @@ class LmdbTransaction(Writer):
     def delete(self, prefix: bytes, t: int) -> None:
         self.txn.delete(prefix + ordered(t))
 
-    def note(self, meta: dict[str, Any]) -> None:
-        self.txn.put(_META, json.dumps(meta).encode())
+    def note(self, position: Position) -> None:
+        self.txn.put(_POSITION, json.dumps(position).encode())
+
+# %% ../nbs/05c_lmdb.ipynb #1cd6b30c
+_MAKE = "make it from the log with `mlkit backfill --state`"
+_DAMAGED = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)
+
+
+def _not_opened(folder: Path, e: lmdb.Error) -> StateError:
+    if "already open" in str(e):
+        return StateError(
+            f"the online state at {folder} is open already in this process: "
+            "use the store that is open, or close it first."
+        )
+    if isinstance(e, _DAMAGED):
+        return MissingStateError(f"the online state at {folder} is damaged ({e}): {_MAKE}.")
+    return StateError(
+        f"the online state at {folder} cannot be opened: {e}. Another process may hold it, "
+        "or you may not read or write there: see who has it open, and the folder's permissions."
+    )
+
+
+@contextmanager
+def _in_place(
+    folder: Path | str,
+    how: int,  # LOCK_SH while it is opened; LOCK_EX for the two renames that put another there
+) -> Iterator[None]:
+    "Hold the place of a state, so that nobody opens one that is half replaced."
+    try:
+        lock = open(f"{folder}.place.lock", "a")
+    except OSError:
+        # no such folder, or one that may only be read: nobody replaces anything there
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, how)
+        yield
 
 # %% ../nbs/05c_lmdb.ipynb #2b0c587c
 class LmdbStore:
@@ -114,54 +119,45 @@ class LmdbStore:
         features: FeatureSet,
         folder: Path | str,  # the LMDB environment; one folder a feature set
         write: bool = False,  # open for applying events; readers leave it False
-        create: bool = False,
+        create: bool = False,  # make an empty one where there is none
     ):
         self.features, self.folder, self.write = features, Path(folder), write
-        self.file = str(self.folder / "data.mdb")
+        self._file = str(self.folder / "data.mdb")
         if create:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._open(create)
 
     def _open(self, create: bool = False) -> None:
         with _in_place(self.folder, fcntl.LOCK_SH):
-            if not create and not os.path.exists(self.file):
+            if not create and not os.path.exists(self._file):
                 raise MissingStateError(f"no online state at {self.folder}: {_MAKE}.")
             try:
-                self.env = lmdb.open(
-                    str(self.folder),
-                    map_size=1 << 38,
-                    readonly=not self.write,
-                    max_readers=256,
-                    readahead=False,
-                    sync=True,
-                    metasync=False,
-                    create=create,
-                )
+                self.env = _environment(self.folder, self.write, create)
             except lmdb.Error as e:
                 raise _not_opened(self.folder, e) from e
-            self.inode = os.stat(self.file).st_ino
+            self._inode = os.stat(self._file).st_ino
         if self.write:
             self.env.reader_check()  # give back the slots of readers that were killed
         self._check_features()
 
     def _check_features(self) -> None:
+        "A state that belongs to other definitions is never read."
         with self.env.begin(buffers=True) as txn:
             held = LmdbTransaction(txn).position().get("state")
-        if held in (None, self.features.state_hash):
-            return
-        self.close()
-        raise MissingStateError(
-            f"the state at {self.folder} holds the features {held}, "
-            f"not {self.features.state_hash}: {_MAKE}."
-        )
+        if held not in (None, self.features.state_hash):
+            self.close()
+            raise MissingStateError(
+                f"the state at {self.folder} is of the features {held}, "
+                f"not {self.features.state_hash}: {_MAKE}."
+            )
 
     def _current(self) -> lmdb.Environment:
-        "The environment; opened anew where `load` has put another in its place."
+        "The environment; opened anew where `load_lmdb` has put another in its place."
         try:
-            if os.stat(self.file).st_ino == self.inode:
+            if os.stat(self._file).st_ino == self._inode:
                 return self.env
         except FileNotFoundError:
-            return self.env  # between the two renames of a swap
+            return self.env  # between the two renames
         self.env.close()
         self._open()
         return self.env
@@ -180,43 +176,62 @@ class LmdbStore:
                 yield LmdbTransaction(txn)
         except lmdb.Error as e:
             raise StateError(
-                f"cannot write the online state at {self.folder}: {e}; nothing of this batch is in it. Free space, and it goes on from the log."
+                f"cannot write the online state at {self.folder}: {e}; nothing of this batch "
+                "is in it. Free space, and it goes on from the log."
             ) from e
 
     def describe(self) -> str:
+        "Where it lies."
         return f"LMDB at {self.folder}"
 
     def close(self) -> None:
+        "Give the file back."
         self.env.close()
 
-    def __enter__(self) -> LmdbStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-# %% ../nbs/05c_lmdb.ipynb #dcd52176
+
+def _environment(folder: Path, write: bool, create: bool) -> lmdb.Environment:
+    return lmdb.open(
+        str(folder),
+        map_size=1 << 38,
+        readonly=not write,
+        max_readers=256,
+        readahead=False,
+        sync=True,
+        metasync=False,
+        create=create,
+    )
+
+# %% ../nbs/05c_lmdb.ipynb #8d4342b1
 def load_lmdb(
     features: FeatureSet,
     folder: Path | str,  # where the state is to be
     logs: Logs,
     until: datetime | None = None,  # only events strictly before this moment
-    versions: dict[str, int] | None = None,  # log versions by stream name; the newest by default
-) -> dict[str, Any]:  # the state's position
+    versions: dict[str, int] | None = None,  # of the log, by stream name; the newest by default
+) -> Position:
     "Build the state from the log and put it in place of what was there."
-    target, part = Path(folder), Path(f"{folder}.loading-{os.getpid()}")
+    part = Path(f"{folder}.loading-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     with LmdbStore(features, part, write=True, create=True) as store:
         with store.writer() as writer:
             fill(writer, features, contents(features, logs, until, versions))
-        with store.reader() as r:
-            position = r.position()
+            position = writer.position()
         store.env.sync(True)
+    _put_in_place(part, Path(folder))
+    return position
+
+
+def _put_in_place(part: Path, folder: Path) -> None:
+    "Exchange a state, in two renames."
     old = Path(f"{folder}.old-{os.getpid()}")
     with locked(folder), _in_place(folder, fcntl.LOCK_EX):
-        if target.exists():
-            os.replace(target, old)
-        os.replace(part, target)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(part, folder)
     shutil.rmtree(old, ignore_errors=True)
-    return position

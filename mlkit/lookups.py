@@ -5,205 +5,244 @@
 # %% ../nbs/04e_lookups.ipynb #bb7bd5d7
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
-from .aggregates import Fact, GroupBy
-from .chunks import Layout, entity_bytes, join128, layout_of
+from .aggregates import GroupBy
+from .chunks import Layout, Part, entity_bytes, join_halves, layout_of
+from .nodes import Node
 from .requests import Answer, Ask
 
 # %% auto #0
-__all__ = ['Reader']
+__all__ = ['Place', 'index', 'values', 'Position', 'Reader', 'History', 'Window']
 
 # %% ../nbs/04e_lookups.ipynb #8d90419e
-class Reader:
-    "A consistent view of the state; an instance is a `features.Lookup`."
+class Place:
+    "Behind the events before t, in a stored chunk that begins before t."
 
-    def position(self) -> dict[str, Any]:
-        "What the state holds: `state` (hash), `seq` by stream, `watermark`."
+    __slots__ = ("layout", "chunk", "first", "i", "count", "totals")
+
+    def __init__(self, layout: Layout, chunk: memoryview, t: int):
+        head, n = layout.head, chunk[0]
+        self.layout, self.chunk, self.first = layout, chunk, chunk[head]
+        behind = bisect_left(chunk, t, head, head + n)
+        self.i = i = behind - head  # events of the chunk before t
+        self.count = chunk[1] + i
+        last = behind - 1  # the last event's time; its other columns follow, n apart
+        self.totals = [
+            join_halves(chunk[low], chunk[low + 1]) + chunk[last + column * n]
+            for low, column in layout.narrow
+        ]
+        if layout.wide:
+            self.totals += self._wide(last, n)
+
+    def _wide(self, last: int, n: int) -> list[int]:
+        "The totals of 128 bits, whose columns come in pairs."
+        chunk, out = self.chunk, []
+        for low, column in self.layout.pairs:
+            at = last + column * n
+            before = join_halves(chunk[low], chunk[low + 1])
+            out.append(before + join_halves(chunk[at], chunk[at + n]))
+        return out
+
+    def since(self, earlier: Place | None) -> tuple[int, list[int]]:
+        "Events and totals between an earlier place, or the beginning of everything, and this."
+        if earlier is None:
+            return self.count, self.totals
+        totals = [b - a for a, b in zip(earlier.totals, self.totals)]
+        return self.count - earlier.count, totals
+
+    @property
+    def time(self) -> int:
+        "Time of the last event before."
+        return self.chunk[self.layout.head + self.i - 1]
+
+    def rest(self, part: Part) -> list[int]:
+        "A fact's values of the chunk's events behind this place."
+        return values(self.layout, self.chunk, part, self.i, self.chunk[0])
+
+
+def index(layout: Layout, chunk: memoryview, t: int) -> int:
+    "How many events of a stored chunk lie before t."
+    head = layout.head
+    return bisect_left(chunk, t, head, head + chunk[0]) - head
+
+
+def values(layout: Layout, chunk: memoryview, part: Part, begin: int, end: int) -> list[int]:
+    "The values that a fact is made from, of some events of a stored chunk."
+    column = layout.head + part.column * chunk[0]
+    return chunk[column + begin : column + end].tolist()
+
+# %% ../nbs/04e_lookups.ipynb #d5ed877b
+class Position(TypedDict, total=False):
+    "How much of the log a state holds."
+
+    state: str  # hash of what is stored, of the feature set it is for
+    seq: dict[str, int]  # the last that was applied, by stream
+    watermark: str  # the latest event's time, in ISO form
+
+
+class Reader:
+    "A consistent view of the state; an instance is a `requests.Lookup`."
+
+    def position(self) -> Position:
+        "What the state holds; empty where nothing was ever applied."
         raise NotImplementedError
 
-    def floor(self, prefix: bytes, t: int) -> Any:
+    def floor(self, prefix: bytes, t: int) -> memoryview | None:
         "The last record before t, as 64-bit integers; None if there is none."
         raise NotImplementedError
 
-    def ceil(self, prefix: bytes, t: int) -> Any:
-        return next(iter(self.tail(prefix, t)), None)
+    def ceil(self, prefix: bytes, t: int) -> memoryview | None:
+        "The first record at or after t."
+        return next(self.tail(prefix, t), None)
 
-    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
+    def tail(self, prefix: bytes, t: int) -> Iterator[memoryview]:
+        "All records at or after t."
         raise NotImplementedError
 
     def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
+        "One answer for each question."
         return [self.answer(*ask) for ask in asks]
 
-    def answer(self, series: GroupBy, key: tuple, t: int, lengths: Sequence[int]) -> Answer:
-        "Count and facts of an entity for each window before t."
-        plan, entity = layout_of(series), entity_bytes(key)
-        prefix, m, h = series.tag + b"\x00" + entity, len(plan.runs), plan.head
-        chunk = self.floor(prefix, t)
-        if chunk is None:
-            return 0, [(0, plan.nothing)] * len(lengths)
-        n = chunk[0]
-        j = bisect_left(chunk, t, h, h + n) - h
-        stop, ends = (
-            chunk[1] + j,
-            [
-                join128(chunk[2 + 2 * k], chunk[3 + 2 * k]) + chunk[h + (2 + k) * n + j - 1]
-                for k in range(m)
-            ],
-        )
-        answers: list[tuple[int, Sequence[int]]] = []
-        for w in lengths:
-            c, edge = chunk, t - w
-            if c[h] > edge:
-                c = self.floor(prefix, edge + 1)
-            if c is None:
-                count, sums, i = stop, list(ends), 0
-            else:
-                n2 = c[0]
-                i = bisect_right(c, edge, h, h + n2) - h
-                count, sums = (
-                    stop - c[1] - i,
-                    [
-                        ends[k] - join128(c[2 + 2 * k], c[3 + 2 * k]) - c[h + (2 + k) * n2 + i - 1]
-                        for k in range(m)
-                    ],
-                )
-            if plan.plain:
-                answers.append((count, [sums[k] for k in plan.order]))
-            else:
-                answers.append(
-                    (count, _Facts(self, plan, entity, t, edge, chunk, j, c, i, count, sums).all())
-                )
-        return chunk[h + j - 1], answers
-
-# %% ../nbs/04e_lookups.ipynb #d73bc003
-class _Span:
-    "The events of one window: of one chunk, or of two and what lies between."
-
-    def __init__(
+    def answer(
         self,
-        reader: Reader,
-        plan: Layout,
-        entity: bytes,
+        group: GroupBy,
+        key: tuple,  # the entity
+        t: int,  # µs; the windows end before it
+        lengths: Sequence[int],  # of the windows, µs
+    ) -> Answer:  # time of the last event before t; for each window its count and facts
+        "Count and facts of an entity for each window before t."
+        history = History(self, group, key)
+        layout = history.layout
+        end = history.place(t)
+        if end is None:
+            return 0, [(0, layout.nothing)] * len(lengths)
+        answers: list[tuple[int, Sequence[int]]] = []
+        for length in lengths:
+            begin = history.place(t - length + 1, end)
+            count, sums = end.since(begin)
+            if layout.plain:
+                answers.append((count, sums))
+                continue
+            window = Window(history, t - length, t, begin, end)
+            answers.append((count, window.facts(count, sums)))
+        return end.time, answers
+
+# %% ../nbs/04e_lookups.ipynb #c041e537
+class History:
+    "The records of one entity, in one consistent view."
+
+    __slots__ = ("reader", "layout", "tag", "entity", "chunks")
+
+    def __init__(self, reader: Reader, group: GroupBy, key: tuple):
+        self.reader, self.layout = reader, layout_of(group)
+        self.tag, self.entity = group.tag, entity_bytes(key)
+        self.chunks = self.tag + b"\x00" + self.entity
+
+    def place(
+        self,
         t: int,
-        edge: int,
-        right: Any,
-        j: int,
-        left: Any,
-        i: int,
-        count: int,
-        sums: list[int],
-    ):
-        self.reader, self.plan, self.entity, self.t, self.edge = reader, plan, entity, t, edge
-        self.right, self.j, self.left, self.i, self.count, self.sums = (
-            right,
-            j,
-            left,
-            i,
-            count,
-            sums,
-        )
+        near: Place | None = None,  # a later place; its chunk is not read again
+    ) -> Place | None:  # None: the entity has no events before t
+        "The place behind all events before t."
+        if near is not None and near.first < t:
+            return Place(self.layout, near.chunk, t)
+        chunk = self.reader.floor(self.chunks, t)
+        return None if chunk is None else Place(self.layout, chunk, t)
 
-    def column(self, chunk: Any, k: int, i: int, j: int) -> list[int]:
-        "Events i to j of a column."
-        at = self.plan.head + (2 + k) * chunk[0]
-        return chunk[at + i : at + j].tolist()
+    def node(self, level: int, t: int) -> Node | None:
+        "The last node of a level that begins before t."
+        found = self.reader.floor(self.tag + bytes([level]) + self.entity, t)
+        return None if found is None else Node(found)
 
-    def range(self, c: Fact, which: int) -> Iterator[int]:
-        "Extremes of the parts that the window is made of."
-        k, h = self.plan.column(c), self.plan.head
-        pick = (min, max)[which]
-        if self.left is not None and self.left[h] == self.right[h]:
-            yield pick(self.column(self.right, k, self.i, self.j))
-            return
-        yield pick(self.column(self.right, k, 0, self.j))
-        if self.left is not None and self.i < self.left[0]:
-            yield pick(self.column(self.left, k, self.i, self.left[0]))
-        yield from self._nodes(
-            1,
-            2 * self.plan.ranged.index(c.field) + which,
-            pick,
-            None if self.left is None else self.left[h],
-            self.right[h],
-        )
+# %% ../nbs/04e_lookups.ipynb #542a5393
+@dataclass(slots=True)
+class Window:
+    "The events of an entity after one time and before another."
 
-    def _nodes(self, level: int, k: int, pick: Any, low: int | None, high: int) -> Iterator[int]:
-        "Extremes of what lies between two records of the level below."
-        prefix = self.plan.series.tag + bytes([level]) + self.entity
-        right = self.reader.floor(prefix, self.t)
-        if right is None:
-            return
-        left = None if low is None else self.reader.floor(prefix, self.edge + 1)
-        n = right[0]
-        j = bisect_left(right, high, 1, 1 + n) - 1
-        if left is not None and left[1] == right[1]:
-            i = bisect_right(right, low, 1, 1 + n) - 1
+    history: History
+    after: int
+    before: int
+    begin: Place | None  # None: before everything
+    end: Place
+
+    def facts(self, count: int, sums: Sequence[int]) -> Sequence[int]:
+        "The group's facts, from the totals and from the events themselves."
+        layout = self.history.layout
+        if not count:
+            return layout.nothing
+        return [self._fact(part, sums) for part in layout.parts]
+
+    def _fact(self, part: Part, sums: Sequence[int]) -> int:
+        "One fact of a window that is not empty."
+        match part.kept:
+            case "total" | "wide":
+                return sums[part.total]
+            case "linked":
+                return sums[part.total] + self._replaced(part)
+            case "first":
+                return self._first(part)
+            case "last":
+                return self._last(part)
+            case "smallest":
+                return min(self._extremes(part))
+            case _:
+                return max(self._extremes(part))
+
+    def _last(self, part: Part) -> int:
+        chunk, i = self.end.chunk, self.end.i
+        moment = index(self.history.layout, chunk, self.end.time)
+        return max(values(self.history.layout, chunk, part, moment, i))
+
+    def _first(self, part: Part) -> int:
+        history, layout, begin = self.history, self.history.layout, self.begin
+        if begin is not None and begin.i < begin.chunk[0]:
+            chunk, i = begin.chunk, begin.i
         else:
-            i = 0
-        if i < j:
-            yield pick(right[1 + (1 + k) * n + i : 1 + (1 + k) * n + j].tolist())
-        if left is not None and left[1] == right[1]:
+            following = history.reader.ceil(history.chunks, self.after + 1)
+            assert following is not None, "a window that is not empty has a first event"
+            chunk, i = following, 0
+        moment_ends = index(layout, chunk, chunk[layout.head + i] + 1)
+        return min(values(layout, chunk, part, i, moment_ends))
+
+    def _replaced(self, part: Part) -> int:
+        "How many values have their newest occurrence after the window, and an earlier one in it."
+        history = self.history
+        earlier = self.end.rest(part)
+        for chunk in history.reader.tail(history.chunks, self.before):
+            earlier += values(history.layout, chunk, part, 0, chunk[0])
+        return sum(self.after < time < self.before for time in earlier)
+
+    def _extremes(self, part: Part) -> Iterator[int]:
+        "The extremes of the parts that the window is made of."
+        layout, begin, end = self.history.layout, self.begin, self.end
+        pick = min if part.kept == "smallest" else max
+        if begin is not None and begin.first == end.first:
+            yield pick(values(layout, end.chunk, part, begin.i, end.i))
             return
-        if left is not None and (i := bisect_right(left, low, 1, 1 + (m := left[0])) - 1) < m:
-            yield pick(left[1 + (1 + k) * m + i : 1 + (2 + k) * m].tolist())
-        yield from self._nodes(level + 1, k, pick, None if left is None else left[1], right[1])
+        yield pick(values(layout, end.chunk, part, 0, end.i))
+        if begin is not None and (rest := begin.rest(part)):
+            yield pick(rest)
+        k = 2 * layout.ranged.index(part.source) + (pick is max)
+        yield from self._between(k, None if begin is None else begin.first, end.first)
 
-# %% ../nbs/04e_lookups.ipynb #d5ed877b
-class _Facts(_Span):
-    "The facts of one window that are not differences of totals."
-
-    def all(self) -> list[int]:
-        return [
-            0 if not self.count else getattr(self, f"_{c.kind}")(c) for c in self.plan.series.facts
-        ]
-
-    def _sum(self, c: Fact) -> int:
-        return self.sums[self.plan.column(c)]
-
-    _is = _sum
-
-    def _square(self, c: Fact) -> int:
-        k, h = self.plan.column(c), self.plan.head
-        base = 2 + 2 * (len(self.plan.runs) + self.plan.wide.index(c))
-        upto = lambda v, i: (
-            join128(v[base], v[base + 1])
-            + (join128(v[h + (2 + k) * v[0] + i - 1], v[h + (3 + k) * v[0] + i - 1]) if i else 0)
-        )
-        return upto(self.right, self.j) - (0 if self.left is None else upto(self.left, self.i))
-
-    def _last(self, c: Fact) -> int:
-        h, j = self.plan.head, self.j
-        first = bisect_left(self.right, self.right[h + j - 1], h, h + j) - h
-        return max(self.column(self.right, self.plan.column(c), first, j))
-
-    def _first(self, c: Fact) -> int:
-        h, chunk, i = self.plan.head, self.left, self.i
-        if chunk is None or i == chunk[0]:
-            chunk, i = (
-                self.reader.ceil(self.plan.series.tag + b"\x00" + self.entity, self.edge + 1),
-                0,
-            )
-        return min(
-            self.column(
-                chunk,
-                self.plan.column(c),
-                i,
-                bisect_right(chunk, chunk[h + i], h, h + chunk[0]) - h,
-            )
-        )
-
-    def _distinct(self, c: Fact) -> int:
-        "Newest occurrences in the window, and those that an event after t has replaced."
-        k, found = self.plan.before(c), self.sums[self.plan.column(c)]
-        later = self.column(self.right, k, self.j, self.right[0])
-        for chunk in self.reader.tail(self.plan.series.tag + b"\x00" + self.entity, self.t):
-            later += self.column(chunk, k, 0, chunk[0])
-        return found + sum(self.edge < p < self.t for p in later)
-
-    def _min(self, c: Fact) -> int:
-        return min(self.range(c, 0))
-
-    def _max(self, c: Fact) -> int:
-        return max(self.range(c, 1))
+    def _between(self, k: int, low: int | None, high: int) -> Iterator[int]:
+        "The k-th extremes of all chunks between two, from as few nodes as possible."
+        level = 1
+        while (right := self.history.node(level, self.before)) is not None:
+            left = None if low is None else self.history.node(level, self.after + 1)
+            stop = right.index(high)
+            if low is None or left is None:
+                yield from right.extreme(k, 0, stop)
+                low = None
+            elif left.time == right.time:
+                yield from right.extreme(k, right.index(low + 1), stop)
+                return
+            else:
+                yield from right.extreme(k, 0, stop)
+                yield from left.extreme(k, left.index(low + 1), left.n)
+                low = left.time
+            level, high = level + 1, right.time

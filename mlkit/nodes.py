@@ -6,72 +6,95 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from typing import Any
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from .chunks import Chunk, Layout
+from .chunks import Chunk
 
 # %% auto #0
-__all__ = ['FAN', 'groups', 'summary', 'joined', 'packed_node', 'node_entries', 'levels_above']
+__all__ = ['FAN', 'Entry', 'entry_of', 'joined', 'grouped', 'levels', 'pack_node', 'unpack_node', 'Node']
 
 # %% ../nbs/04d_nodes.ipynb #71c7583c
-FAN = 128  # most entries of a node; at least 2
+class Entry(NamedTuple):
+    "What a node knows of one record below."
+
+    time: int  # its first event's
+    extremes: list[int]  # smallest and largest of the first measure, of the second, …
 
 
-def groups(
-    entries: list[tuple[int, list[int]]], evenly: bool = False
-) -> list[list[tuple[int, list[int]]]]:
-    "Entries by nodes: full ones; or, evenly, two where they are too many for one."
-    size = min(FAN, -(-len(entries) // 2)) if evenly and len(entries) > FAN else FAN
+def entry_of(chunk: Chunk) -> Entry:
+    "The entry for a chunk."
+    extremes = []
+    for source, values in zip(chunk.layout.values, chunk.single):
+        if source in chunk.layout.ranged:
+            extremes += [min(values), max(values)]
+    return Entry(chunk.times[0], extremes)
+
+
+def joined(entries: Sequence[Entry]) -> Entry:
+    "The entry for a node of these entries."
+    columns = zip(*(e.extremes for e in entries))
+    extremes = [max(column) if k % 2 else min(column) for k, column in enumerate(columns)]
+    return Entry(entries[0].time, extremes)
+
+# %% ../nbs/04d_nodes.ipynb #8a0ee4e1
+FAN = 128  # entries of a node at most; at least 2
+
+
+def grouped(
+    entries: Sequence[Entry],
+    evenly: bool = False,  # halves where they are too many for one node
+) -> list[Sequence[Entry]]:
+    "Entries as nodes."
+    size = FAN
+    if evenly and len(entries) > FAN:
+        size = min(FAN, -(-len(entries) // 2))
     return [entries[i : i + size] for i in range(0, len(entries), size)]
 
 
-def summary(plan: Layout, c: Chunk) -> list[int]:
-    "Smallest and largest value of each measure in a chunk."
-    return [
-        e
-        for f in plan.ranged
-        for values in [c.columns[2 + plan.totals + plan.raw.index(f)]]
-        for e in (min(values), max(values))
-    ]
-
-
-def joined(entries: list[tuple[int, list[int]]]) -> list[int]:
-    "The extremes of several entries."
-    return [(max if k % 2 else min)(e[k] for _, e in entries) for k in range(len(entries[0][1]))]
-
-
-def packed_node(entries: list[tuple[int, list[int]]]) -> bytes:
-    return array(
-        "q",
-        [
-            len(entries),
-            *(t for t, _ in entries),
-            *(e[k] for k in range(len(entries[0][1])) for _, e in entries),
-        ],
-    ).tobytes()
-
-
-def node_entries(value: Any) -> list[tuple[int, list[int]]]:
-    "A stored node's (first time, extremes)."
-    v = value.tolist()
-    n = v[0]
-    return [
-        (t, list(e))
-        for t, e in zip(
-            v[1 : 1 + n],
-            zip(*(v[1 + k * n : 1 + (k + 1) * n] for k in range(1, (len(v) - 1) // n))),
-        )
-    ]
-
-
-def levels_above(
-    tag: bytes, entity: bytes, entries: list[tuple[int, list[int]]]
-) -> Iterator[tuple[bytes, int, bytes]]:
-    "The nodes above an entity's chunks."
+def levels(
+    entries: Sequence[Entry],  # of an entity's chunks
+) -> Iterator[tuple[int, Sequence[Entry]]]:  # level, entries of one node
+    "All nodes above."
     level = 1
     while len(entries) > 1:
-        parts = groups(entries)
-        for g in parts:
-            yield tag + bytes([level]) + entity, g[0][0], packed_node(g)
-        entries, level = [(g[0][0], joined(g)) for g in parts], level + 1
+        nodes = grouped(entries)
+        for node in nodes:
+            yield level, node
+        entries = [joined(node) for node in nodes]
+        level += 1
+
+# %% ../nbs/04d_nodes.ipynb #cbfb1baa
+def pack_node(entries: Sequence[Entry]) -> bytes:
+    "Entries as a record to be stored."
+    numbers = array("q", [len(entries)])
+    numbers.extend(e.time for e in entries)
+    for column in zip(*(e.extremes for e in entries)):
+        numbers.extend(column)
+    return numbers.tobytes()
+
+
+def unpack_node(record: memoryview) -> list[Entry]:
+    "The inverse."
+    n, numbers = record[0], record.tolist()
+    times, *columns = (numbers[a : a + n] for a in range(1, len(numbers), n))
+    return [Entry(time, list(extremes)) for time, *extremes in zip(times, *columns)]
+
+
+class Node:
+    "A stored node that is read."
+
+    def __init__(self, record: memoryview):
+        self.record, self.n, self.time = record, record[0], record[1]
+
+    def index(self, time: int) -> int:
+        "How many entries lie before a time."
+        return bisect_left(self.record, time, 1, 1 + self.n) - 1
+
+    def extreme(self, k: int, begin: int, end: int) -> list[int]:
+        "The k-th extreme of some entries; an empty list where there are none."
+        if begin >= end:
+            return []
+        column = 1 + (1 + k) * self.n
+        return [(max if k % 2 else min)(self.record[column + begin : column + end].tolist())]

@@ -7,35 +7,27 @@ from __future__ import annotations
 
 import json
 import secrets
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
+from .aggregates import GroupBy
 from .changes import Writer
-from .chunks import NEVER, entity_bytes, layout_of
+from .chunks import NEVER, entity_bytes, layout_of, ordered, unordered
 from .etl import Logs
 from .features import FeatureSet
-from .lookups import Reader
+from .lookups import Position, Reader
 from .online import MissingStateError, StateError, contents, fill
 from .redisclient import address, answering, connect
 from .requests import Answer, Ask
 
 # %% auto #0
-__all__ = ['Wanted', 'RedisStore', 'wanted', 'RedisReader', 'RedisWriter', 'load_redis']
+__all__ = ['RedisStore', 'Question', 'questions', 'RedisReader', 'RedisWriter', 'load_redis']
 
 # %% ../nbs/05c_redis.ipynb #aa8503e7
-def _at(t: int) -> bytes:
-    "A time as bytes that sort like it."
-    return struct.pack(">Q", t + 2**63)
-
-
-def _record(member: bytes | None) -> Any:
-    return None if member is None else memoryview(member[8:]).cast("q")
-
-# %% ../nbs/05c_redis.ipynb #c987ce1b
 class RedisStore:
     "The online state of one feature set in Redis or Valkey."
 
@@ -49,28 +41,27 @@ class RedisStore:
         self.features, self.folder = features, Path(folder)
         self.redis = connect(url, StateError, retries=1)
         self.root = f"mlkit:{name}:{features.state_hash}:".encode()
-        self.generation: bytes = b""
+        self.generation = b""
 
     def key(self, *parts: bytes) -> bytes:
+        "A key of the generation in use."
         return self.root + self.generation + b":" + b":".join(parts)
 
+    def answering(self) -> AbstractContextManager[None]:
+        "Redis' errors as `StateError`, in plain words."
+        return answering(self.redis, StateError)
+
     def current(self) -> bytes:
-        "The generation in use. Raises `StateError` where there is none."
+        "The generation in use. Raises `MissingStateError` where there is none."
         with self.answering():
-            found: Any = self.redis.get(self.root + b"current")
+            found = self.redis.get(self.root + b"current")
         if found is None:
             raise MissingStateError(
-                "there is no online state in Redis for these features: make it from the log with `mlkit backfill --state`."
+                "there is no online state in Redis for these features: "
+                "make it from the log with `mlkit backfill --state`."
             )
         self.generation = found
         return found
-
-    def answering(self) -> AbstractContextManager[None]:
-        "Redis' errors as `StateError`."
-        return answering(self.redis, StateError)
-
-    def describe(self) -> str:
-        return f"Redis at {address(self.redis)}, {self.root.decode()}*"
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -80,205 +71,247 @@ class RedisStore:
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         "One transaction; nothing of it is seen where it fails."
-        import redis
-
         self.current()
         with self.answering(), self.redis.pipeline(transaction=True) as pipe:
             pipe.watch(self.root + b"current", self.key(b"meta"))
-            writer = RedisWriter(self, json.loads(pipe.get(self.key(b"meta")) or b"{}"))
+            position = json.loads(pipe.get(self.key(b"meta")) or b"{}")
+            writer = RedisWriter(self, position)
             yield writer
             pipe.multi()
             writer.send(pipe)
-            try:
-                pipe.execute()
-            except redis.WatchError:
-                raise StateError(
-                    "another writer changed the state in Redis meanwhile; nothing of this batch is in it, and it goes on from the log."
-                ) from None
+            _execute(pipe)
+
+    def describe(self) -> str:
+        "Where it lies, without a password."
+        return f"Redis at {address(self.redis)}, keys {self.root.decode()}…"
 
     def close(self) -> None:
+        "Give the connections back."
         self.redis.close()
 
-    def __enter__(self) -> RedisStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
 
+
+def _execute(pipe: Any) -> None:
+    "Send a transaction, unless what it was based on has changed."
+    import redis
+
+    try:
+        pipe.execute()
+    except redis.WatchError:
+        raise StateError(
+            "another writer changed the state in Redis meanwhile; nothing of this batch "
+            "is in it, and it goes on from the log."
+        ) from None
+
 # %% ../nbs/05c_redis.ipynb #8aa5c01c
-Wanted = tuple[str, bytes, int]  # floor, ceil or tail; prefix; time
+class Question(NamedTuple):
+    "A record, or several, that a request may need."
+
+    kind: str  # floor, ceil or tail
+    prefix: bytes
+    time: int
 
 
-def wanted(asks: Sequence[Ask]) -> list[Wanted]:
-    "Every record that these questions may need."
-    out: list[Wanted] = []
-    for series, key, t, lengths in asks:
-        plan, entity = layout_of(series), entity_bytes(key)
-        bounds = [t, *(t - w + 1 for w in lengths)]
-        prefix = series.tag + b"\x00" + entity
-        out += [("floor", prefix, b) for b in bounds]
-        if plan.ceilings:
-            out += [("ceil", prefix, b) for b in bounds[1:]]
-        if plan.previous:
-            out.append(("tail", prefix, t))
-        if plan.ranged:
-            out += [
-                ("floor", series.tag + bytes([level]) + entity, b)
-                for level in (1, 2, 3)
-                for b in bounds
-            ]
-    return out
+def questions(asks: Sequence[Ask]) -> list[Question]:
+    "Every record that these look-ups may need."
+    return [question for ask in asks for question in _questions(*ask)]
 
 
-def _ask(client: Any, name: bytes, kind: str, t: int) -> Any:
-    "One question to Redis; a command on a pipeline, or its answer."
-    if kind == "floor":
-        return client.zrevrangebylex(name, b"(" + _at(t), b"-", 0, 1)
-    if kind == "ceil":
-        return client.zrangebylex(name, b"[" + _at(t), b"+", 0, 1)
-    return client.zrangebylex(name, b"[" + _at(t), b"+")
+def _questions(group: GroupBy, key: tuple, t: int, lengths: Sequence[int]) -> Iterator[Question]:
+    layout, entity = layout_of(group), entity_bytes(key)
+    chunks = group.tag + b"\x00" + entity
+    edges = [t - length + 1 for length in lengths]
+    for time in (t, *edges):
+        yield Question("floor", chunks, time)
+    if layout.forward:
+        for time in edges:
+            yield Question("ceil", chunks, time)
+    if layout.linked:
+        yield Question("tail", chunks, t)
+    if layout.ranged:
+        for level in (1, 2, 3):
+            for time in (t, *edges):
+                yield Question("floor", group.tag + bytes([level]) + entity, time)
 
 # %% ../nbs/05c_redis.ipynb #22b8cdf6
+def _ask(
+    client: Any,  # a client, which answers, or a pipeline, which queues the command
+    name: bytes,  # of the sorted set
+    kind: str,
+    t: int,
+) -> Any:
+    "Put one question to Redis."
+    if kind == "floor":
+        return client.zrevrangebylex(name, b"(" + ordered(t), b"-", 0, 1)
+    if kind == "ceil":
+        return client.zrangebylex(name, b"[" + ordered(t), b"+", 0, 1)
+    return client.zrangebylex(name, b"[" + ordered(t), b"+")
+
+
+def _record(member: bytes) -> memoryview:
+    "A set's member without its time."
+    return memoryview(member[8:]).cast("q")
+
+
 class RedisReader(Reader):
     "One request's view: everything it needs, fetched at once."
 
     def __init__(self, store: RedisStore):
-        self.store, self.found, self.meta = store, dict[Wanted, Any](), dict[str, Any]()
+        self.store = store
+        self.found: dict[Question, list[bytes]] = {}
+        self.held: Position = {}
 
     def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
-        self.fetch(wanted(asks))
-        return [self.answer(*ask) for ask in asks]
+        self.fetch(questions(asks))
+        return super().__call__(asks)
 
-    def fetch(self, questions: Sequence[Wanted]) -> None:
+    def fetch(self, wanted: Sequence[Question]) -> None:
         "One round trip; a second where another generation has become current."
-        s = self.store
-        if not s.generation:
-            s.current()
+        if not self.store.generation:
+            self.store.current()
         for _ in range(5):
-            with s.answering(), s.redis.pipeline(transaction=True) as pipe:
-                pipe.get(s.root + b"current")
-                pipe.get(s.key(b"meta"))
-                for kind, prefix, t in questions:
-                    _ask(pipe, s.key(prefix), kind, t)
-                current, meta, *answers = pipe.execute()
-            if current == s.generation:
-                self.meta, self.found = json.loads(meta or b"{}"), dict(zip(questions, answers))
+            current, position, *answers = self._together(wanted)
+            if current == self.store.generation:
+                self.held = json.loads(position or b"{}")
+                self.found = dict(zip(wanted, answers))
                 return
-            s.current()
+            self.store.current()
         raise StateError(
-            "the online state in Redis is replaced over and over; is something loading it in a loop?"
+            "the online state in Redis was replaced five times during one request; "
+            "is something loading it in a loop?"
         )
 
-    def position(self) -> dict[str, Any]:
-        if not self.meta:
+    def _together(self, wanted: Sequence[Question]) -> list[Any]:
+        "Current generation, position, and one answer for each question."
+        store = self.store
+        with store.answering(), store.redis.pipeline(transaction=True) as pipe:
+            pipe.get(store.root + b"current")
+            pipe.get(store.key(b"meta"))
+            for kind, prefix, t in wanted:
+                _ask(pipe, store.key(prefix), kind, t)
+            return pipe.execute()
+
+    def position(self) -> Position:
+        if not self.held:
             self.fetch([])
-        return self.meta
+        return self.held
 
-    def _members(self, kind: str, prefix: bytes, t: int) -> list[bytes]:
-        "What was fetched; or, beyond three levels of nodes, one more question."
-        if (kind, prefix, t) not in self.found:
-            with self.store.answering():
-                self.found[kind, prefix, t] = _ask(
-                    self.store.redis, self.store.key(prefix), kind, t
-                )
-        return self.found[kind, prefix, t]
+    def _members(self, question: Question) -> list[bytes]:
+        "What was fetched; or, beyond three levels of nodes, one more round trip."
+        if question not in self.found:
+            kind, prefix, t = question
+            store = self.store
+            with store.answering():
+                self.found[question] = _ask(store.redis, store.key(prefix), kind, t)
+        return self.found[question]
 
-    def floor(self, prefix: bytes, t: int) -> Any:
-        return _record(next(iter(self._members("floor", prefix, t)), None))
+    def _first(self, question: Question) -> memoryview | None:
+        members = self._members(question)
+        return _record(members[0]) if members else None
 
-    def ceil(self, prefix: bytes, t: int) -> Any:
-        return _record(next(iter(self._members("ceil", prefix, t)), None))
+    def floor(self, prefix: bytes, t: int) -> memoryview | None:
+        return self._first(Question("floor", prefix, t))
 
-    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
-        return map(_record, self._members("tail", prefix, t))
+    def ceil(self, prefix: bytes, t: int) -> memoryview | None:
+        return self._first(Question("ceil", prefix, t))
 
-# %% ../nbs/05c_redis.ipynb #86f28130
-def _each(
-    changed: dict[bytes, dict[int, bytes | None]],
-) -> Iterator[tuple[bytes, int, bytes | None]]:
-    for prefix, records in changed.items():
-        for t, value in records.items():
-            yield prefix, t, value
+    def tail(self, prefix: bytes, t: int) -> Iterator[memoryview]:
+        return map(_record, self._members(Question("tail", prefix, t)))
 
 # %% ../nbs/05c_redis.ipynb #7bf935b9
+@dataclass
+class _Known:
+    "What a writer has seen of one prefix."
+
+    since: int  # every record from this time on is known; `NEVER`: all
+    records: dict[int, bytes]  # by time, as they are with the writer's changes
+
+    def before(self, t: int) -> int | None:
+        return max((time for time in self.records if time < t), default=None)
+
+
 class RedisWriter(Writer):
     "A transaction that is built here and sent at once."
 
-    def __init__(self, store: RedisStore, meta: dict[str, Any]):
-        self.store, self.meta = store, meta
-        self.known: dict[
-            bytes, tuple[int, dict[int, bytes]]
-        ] = {}  # prefix -> (from this time on, all records)
-        self.changed: dict[
-            bytes, dict[int, bytes | None]
-        ] = {}  # prefix -> time -> the record, or None where it is gone
+    fetches_ahead = True
 
-    def position(self) -> dict[str, Any]:
-        return self.meta
+    def __init__(self, store: RedisStore, position: Position):
+        self.store, self.held = store, position
+        self.known: dict[bytes, _Known] = {}
+        self.changed: dict[bytes, dict[int, bytes | None]] = {}  # None: deleted
 
-    def note(self, meta: dict[str, Any]) -> None:
-        self.meta = meta
+    def position(self) -> Position:
+        return self.held
+
+    def note(self, position: Position) -> None:
+        self.held = position
 
     def prefetch(self, places: Sequence[tuple[bytes, int]]) -> None:
-        with self.store.answering(), self.store.redis.pipeline(transaction=False) as pipe:
+        store = self.store
+        with store.answering(), store.redis.pipeline(transaction=False) as pipe:
             for prefix, t in places:
-                for kind in ("floor", "rest"):
-                    _ask(pipe, self.store.key(prefix), kind, t + 1)
+                _ask(pipe, store.key(prefix), "floor", t + 1)
+                _ask(pipe, store.key(prefix), "tail", t + 1)
             answers = pipe.execute()
         for (prefix, _), last, rest in zip(places, answers[::2], answers[1::2]):
             self._learn(prefix, last, rest)
 
     def _learn(self, prefix: bytes, last: list[bytes], rest: list[bytes]) -> None:
-        "Take in the last record up to a time, and all after it; what was changed here stays as it is."
-        records = {int(struct.unpack(">Q", m[:8])[0]) - 2**63: m[8:] for m in [*last, *rest]}
-        held = {**records, **self.known.get(prefix, (0, {}))[1], **self.changed.get(prefix, {})}
-        self.known[prefix] = (
-            min(records) if last else NEVER,
-            {t: v for t, v in held.items() if v is not None},
-        )
+        "Take in the last record up to a time, and all after it; changes made here stay."
+        fetched = {unordered(m[:8]): m[8:] for m in [*last, *rest]}
+        known = self.known.get(prefix)
+        held: dict[int, bytes | None] = dict(fetched)
+        held.update(known.records if known else {})
+        held.update(self.changed.get(prefix, {}))
+        since = min(fetched) if last else NEVER
+        self.known[prefix] = _Known(since, {t: v for t, v in held.items() if v is not None})
 
-    def _from(self, prefix: bytes, t: int) -> dict[int, bytes]:
-        "All records of a prefix from the last one up to t on."
-        if prefix not in self.known or self.known[prefix][0] > t:
+    def _from(self, prefix: bytes, t: int) -> _Known:
+        "What is known of a prefix, from the last record up to t on."
+        if prefix not in self.known or self.known[prefix].since > t:
             self.prefetch([(prefix, max(t, NEVER + 1))])
-        return self.known[prefix][1]
+        return self.known[prefix]
 
-    def floor(self, prefix: bytes, t: int) -> Any:
-        held = self._from(prefix, t - 1)
-        before = max((k for k in held if k < t), default=None)
-        if before is None and self.known[prefix][0] > NEVER:
-            return self.floor_below(prefix, t)
-        return None if before is None else memoryview(held[before]).cast("q")
+    def floor(self, prefix: bytes, t: int) -> memoryview | None:
+        known = self._from(prefix, t - 1)
+        while (before := known.before(t)) is None:
+            if known.since == NEVER:
+                return None
+            self.prefetch([(prefix, known.since - 1)])  # the one that was known has been moved
+            known = self.known[prefix]
+        return memoryview(known.records[before]).cast("q")
 
-    def floor_below(self, prefix: bytes, t: int) -> Any:
-        "Where the record that was known has been moved: look further back."
-        self.prefetch([(prefix, self.known[prefix][0] - 1)])
-        return self.floor(prefix, t)
-
-    def tail(self, prefix: bytes, t: int) -> Iterator[Any]:
-        held = self._from(prefix, t)
-        return iter([memoryview(held[k]).cast("q") for k in sorted(held) if k >= t])
+    def tail(self, prefix: bytes, t: int) -> Iterator[memoryview]:
+        records = self._from(prefix, t).records
+        times = sorted(time for time in records if time >= t)
+        return iter([memoryview(records[time]).cast("q") for time in times])
 
     def put(self, prefix: bytes, t: int, value: bytes) -> None:
         self.changed.setdefault(prefix, {})[t] = value
         if prefix in self.known:
-            self.known[prefix][1][t] = value
+            self.known[prefix].records[t] = value
 
     def delete(self, prefix: bytes, t: int) -> None:
         self.changed.setdefault(prefix, {})[t] = None
         if prefix in self.known:
-            self.known[prefix][1].pop(t, None)
+            self.known[prefix].records.pop(t, None)
 
     def send(self, pipe: Any) -> None:
         "Everything that changed, as commands."
-        for prefix, t, value in _each(self.changed):
+        for prefix, records in self.changed.items():
             name = self.store.key(prefix)
-            pipe.zremrangebylex(name, b"[" + _at(t), b"(" + _at(t + 1))
-            if value is not None:
-                pipe.zadd(name, {_at(t) + value: 0})
-        pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
+            for t, value in records.items():
+                pipe.zremrangebylex(name, b"[" + ordered(t), b"(" + ordered(t + 1))
+                if value is not None:
+                    pipe.zadd(name, {ordered(t) + value: 0})
+        pipe.set(self.store.key(b"meta"), json.dumps(self.held))
 
-# %% ../nbs/05c_redis.ipynb #5ea10231
+# %% ../nbs/05c_redis.ipynb #7884d1e2
 class _Filler(RedisWriter):
     "Writes a whole generation."
 
@@ -291,10 +324,13 @@ class _Filler(RedisWriter):
             self.flush()
 
     def flush(self) -> None:
-        with self.store.answering(), self.store.redis.pipeline(transaction=False) as pipe:
-            for prefix, t, value in _each(self.changed):
-                pipe.zadd(self.store.key(prefix), {_at(t) + (value or b""): 0})
-            pipe.set(self.store.key(b"meta"), json.dumps(self.meta))
+        "Send what waits."
+        store = self.store
+        with store.answering(), store.redis.pipeline(transaction=False) as pipe:
+            for prefix, records in self.changed.items():
+                members = {ordered(t) + (value or b""): 0 for t, value in records.items()}
+                pipe.zadd(store.key(prefix), members)
+            pipe.set(store.key(b"meta"), json.dumps(self.held))
             pipe.execute()
         self.changed.clear()
         self.waiting = 0
@@ -304,19 +340,23 @@ def load_redis(
     store: RedisStore,
     logs: Logs,
     until: datetime | None = None,  # only events strictly before this moment
-    versions: dict[str, int] | None = None,  # log versions by stream name; the newest by default
-) -> dict[str, Any]:  # the state's position
+    versions: dict[str, int] | None = None,  # of the log, by stream name; the newest by default
+) -> Position:
     "Build the state in Redis from the log, then make it the current one."
     with store.answering():
-        old: Any = store.redis.get(store.root + b"current")
+        old = store.redis.get(store.root + b"current")
         store.generation = secrets.token_hex(8).encode()
         filler = _Filler(store, {})
         fill(filler, store.features, contents(store.features, logs, until, versions))
         filler.flush()
         store.redis.set(store.root + b"current", store.generation)
         if old is not None:
-            for key in store.redis.scan_iter(
-                match=store.root.replace(b"[", b"\\[") + old + b":*", count=1000
-            ):
-                store.redis.unlink(key)
-    return filler.meta
+            _remove(store, old)
+    return filler.position()
+
+
+def _remove(store: RedisStore, generation: bytes) -> None:
+    "Delete all keys of a generation that is not in use."
+    pattern = store.root.replace(b"[", b"\\[") + generation + b":*"
+    for key in store.redis.scan_iter(match=pattern, count=1000):
+        store.redis.unlink(key)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .etl import Logs
 from .features import FeatureSet
 from .lmdbstate import LmdbStore, load_lmdb
+from .lookups import Position
 from .online import MissingStateError, Store, state_folder
 
 if TYPE_CHECKING:
     from mlkit.redisstate import RedisStore
 
 # %% auto #0
-__all__ = ['open_store', 'load_store', 'ensure_store']
+__all__ = ['open_store', 'load_store', 'ensure_store', 'describe_store']
 
 # %% ../nbs/05d_stores.ipynb #01b77d31
 def open_store(
@@ -36,9 +37,10 @@ def open_store(
 def _in_redis(features: FeatureSet, workspace: Path, redis_url: str) -> RedisStore:
     from mlkit.redisstate import RedisStore
 
-    return RedisStore(features, redis_url, workspace.name, state_folder(workspace, features))
+    folder = state_folder(workspace, features)
+    return RedisStore(features, redis_url, Path(workspace).name, folder)
 
-# %% ../nbs/05d_stores.ipynb #1918088e
+# %% ../nbs/05d_stores.ipynb #3260c0db
 def load_store(
     features: FeatureSet,
     workspace: Path,
@@ -46,10 +48,11 @@ def load_store(
     redis_url: str = "",
     until: datetime | None = None,  # only events strictly before this moment
     versions: dict[str, int] | None = None,  # of the log, by stream name; the newest by default
-) -> dict[str, Any]:  # the state's position
-    "Build the state from the log, and put it in place of what was there."
+) -> Position:
+    "Build the state from the log, where it is set to lie."
     if not redis_url:
-        return load_lmdb(features, state_folder(workspace, features), logs, until, versions)
+        folder = state_folder(workspace, features)
+        return load_lmdb(features, folder, logs, until, versions)
     from mlkit.redisstate import load_redis
 
     with _in_redis(features, workspace, redis_url) as store:
@@ -75,3 +78,14 @@ def _for_writing(features: FeatureSet, workspace: Path, redis_url: str) -> Store
         store.close()
         raise
     return store
+
+# %% ../nbs/05d_stores.ipynb #e5ed8921
+def describe_store(store: Store) -> str:
+    "Where a state lies, and how much of the log it holds."
+    with store.reader() as reader:
+        position = reader.position()
+    seqs = position.get("seq", {})
+    if not seqs:
+        return f"{store.describe()}: nothing yet"
+    held = ", ".join(f"{name} up to seq {seq}" for name, seq in seqs.items())
+    return f"{store.describe()}: {held}; latest event {position['watermark']}"
