@@ -21,11 +21,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from .etl import Logs
-from .eventlog import EventLog, join_uri, open_table, storage_options
+from .eventlog import join_uri, open_table, storage_options
 from .events import Stream
 from .executors import Executor, Local
 from .features import FeatureSet
-from .pieces import BackfillError, Slice, file_system, slices
+from .pieces import BackfillError, Slice, file_system, log_files, slices
 from mlkit.tasks import (
     LAYOUT,
     Job,
@@ -140,10 +140,6 @@ class _Divided:
         return self.slices[self.features.request.name]
 
 
-def _rows(log: EventLog, version: int) -> int:
-    return sum(pl.DataFrame(log.table(version).get_add_actions(flatten=True))["num_records"])
-
-
 def _divide(
     features: FeatureSet,
     logs: Logs,
@@ -156,7 +152,8 @@ def _divide(
     parts: dict[str, list[Slice]] = {s.name: [] for s in features.streams}
     for stream, version in versions.items():
         log = logs[stream]
-        limit = cost.slice_rows(features, stream, _rows(log, version), width)
+        total = int(log_files(log, version)["rows"].sum())
+        limit = cost.slice_rows(features, stream, total, width)
         parts[stream.name] = slices(log, version, limit, until)
     divided = _Divided(features, logs, versions, parts)
     if not divided.blocks:
@@ -272,7 +269,7 @@ def _replace(job: Job, adds: list[AddAction], properties: CommitProperties) -> N
     _check_features(job.features, table, job.out)
     if table is not None:
         table.create_write_transaction(
-            adds, "overwrite", schema, ["event_date"], commit_properties=properties
+            [*adds], "overwrite", schema, ["event_date"], commit_properties=properties
         )
         return
     create_table_with_add_actions(

@@ -142,6 +142,15 @@ def _word(reference: pl.Series, current: pl.Series) -> tuple[str, float, float]:
     return word, r, c
 
 
+def _typical(
+    reference: pl.Series, current: pl.Series
+) -> tuple[str | None, float | None, float | None]:
+    "What stands for a column: a word and its shares, or no word and the means."
+    if _is_category(reference) or _is_category(current):
+        return _word(reference, current)
+    return None, _mean(reference), _mean(current)
+
+
 def _level(index: float, moderate: float, strong: float) -> str:
     if index >= strong:
         return "strong"
@@ -160,10 +169,7 @@ def drift(
     for name in names:
         a, b = reference[name], current[name]
         index = psi(a, b)
-        if _is_category(a) or _is_category(b):
-            word, training, served = _word(a, b)
-        else:
-            word, training, served = None, _mean(a), _mean(b)
+        word, training, served = _typical(a, b)
         rows.append(
             dict(
                 feature=name,

@@ -64,10 +64,10 @@ def served_features(
     for decision in read_decisions(folder):
         values = decision["values"]
         if decision["decision_id"] in wanted and values:
-            about = decision["decision_id"], decision["request"]["event_id"], decision["ms"]
-            rows.append((*about, *(values.get(n) for n in types)))
-    about = dict(decision_id=pl.String, event_id=pl.String, ms=pl.Float64)
-    return pl.DataFrame(rows, schema=about | types, orient="row")
+            ids = decision["decision_id"], decision["request"]["event_id"]
+            rows.append((*ids, decision["ms"], *(values.get(n) for n in types)))
+    schema = dict(decision_id=pl.String, event_id=pl.String, ms=pl.Float64, **types)
+    return pl.DataFrame(rows, schema=schema, orient="row")
 
 # %% ../nbs/15a_parity.ipynb #be02d135
 def recompute(

@@ -36,7 +36,7 @@ class Picture:
         return self.svg
 
 
-_STYLE = {"svg.hashsalt": "mlkit", "svg.fonttype": "none"}  # the same ids in every run
+_STYLE: Any = {"svg.hashsalt": "mlkit", "svg.fonttype": "none"}  # the same ids in every run
 _UNSIGNED = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 

@@ -22,8 +22,8 @@ from .eventlog import EventLog, join_uri, storage_options
 from .requests import micros
 
 # %% auto #0
-__all__ = ['DAY', 'BackfillError', 'key_hash', 'file_system', 'write_whole', 'write_pieces', 'read_piece', 'Slice', 'slices',
-           'read_slice']
+__all__ = ['DAY', 'BackfillError', 'key_hash', 'file_system', 'write_whole', 'write_pieces', 'read_piece', 'Slice', 'log_files',
+           'slices', 'read_slice']
 
 # %% ../nbs/05b_pieces.ipynb #d8ae4d10
 class BackfillError(UserError, RuntimeError):
@@ -188,12 +188,16 @@ class Slice:
         return sum(rows for _, _, rows in self.parts)
 
 
-def _files(log: EventLog, version: int, until: datetime | None) -> pl.DataFrame:
-    "The files of a log at a version in order of day: `uri`, `rows`, `day`."
-    base = log.uri if "://" in log.uri else str(Path(log.uri).absolute())
-    address = lambda path: join_uri(base, unquote(path))
-    files = pl.DataFrame(log.table(version).get_add_actions(flatten=True)).select(
-        "path", rows="num_records", day=pl.col("partition.event_date").cast(pl.Date), seq="max.seq"
+def log_files(
+    log: EventLog, version: int
+) -> pl.DataFrame:  # `path`, `rows`, `day`, `seq` (the highest), one row a file
+    "What Delta knows of the files of a log at a version."
+    table = log.table(version)
+    if table is None:
+        raise BackfillError(f"{log.uri} holds no log; ingest something first.")
+    day = pl.col("partition.event_date").cast(pl.Date)
+    files = pl.DataFrame(table.get_add_actions(flatten=True)).select(
+        "path", rows="num_records", day=day, seq="max.seq"
     )
     unknown = files["rows"].null_count()
     if unknown:
@@ -201,6 +205,14 @@ def _files(log: EventLog, version: int, until: datetime | None) -> pl.DataFrame:
             f"{log.uri}: {unknown} files without statistics; "
             "only logs that mlkit wrote can be divided."
         )
+    return files
+
+
+def _addresses(log: EventLog, version: int, until: datetime | None) -> pl.DataFrame:
+    "The files that matter, in order of day: `uri`, `rows`, `day`."
+    base = log.uri if "://" in log.uri else str(Path(log.uri).absolute())
+    address = lambda path: join_uri(base, unquote(path))
+    files = log_files(log, version)
     if until is not None:
         files = files.filter(pl.col("day") <= until.date())
     uri = pl.col("path").map_elements(address, pl.String).alias("uri")
@@ -240,7 +252,7 @@ def slices(
 ) -> list[Slice]:
     "Divide a log."
     out = []
-    for number, parts in enumerate(_cut(_files(log, version, until), rows)):
+    for number, parts in enumerate(_cut(_addresses(log, version, until), rows)):
         days = [day for *_, day in parts]
         start, end = _midnight(min(days)), _midnight(max(days)) + DAY
         out.append(Slice(number, tuple((u, f, n) for u, f, n, _ in parts), start, end))

@@ -198,7 +198,7 @@ def _heaviest(bucket: _Bucket, needs: _Needs) -> tuple[str, int, int]:
             counted.append(piece.select(key).group_by(names).len())
     total = pl.concat(counted).group_by(names).agg(pl.col("len").sum())
     top = total.sort("len", descending=True).row(0, named=True)
-    return ", ".join(f"{n} = {top[n]!r}" for n in names), top["len"], total["len"].sum()
+    return ", ".join(f"{n} = {top[n]!r}" for n in names), top["len"], int(total["len"].sum())
 
 
 def _too_large(bucket: _Bucket, needs: _Needs) -> BackfillError:
