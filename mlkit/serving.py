@@ -296,4 +296,4 @@ class Decisions:
         return self.engine.store is not None
 
 
-Decisions.add_asgi_middleware(RequireToken)
+Decisions.add_asgi_middleware(RequireToken)  # type: ignore[attr-defined]

@@ -115,12 +115,13 @@ class Simulator:
 def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
     "The parameters after the path; refused where one cannot be read from text."
     name = getattr(function, "__name__", "the simulator")
-    path, *rest = inspect.signature(function, eval_str=True).parameters.values() or [None]
-    if path is None:
+    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    if not parameters:
         raise SimulatorError(f"{name}() takes no path; its first parameter says where to write.")
+    rest = parameters[1:]
     for p in rest:
         if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
-            raise SimulatorError(f"{name}(…{p}): declare each parameter with a type and a default.")
+            raise SimulatorError(f"{name}(…{p}): declare each parameter, with type and default.")
         if p.annotation not in _READS or p.default is p.empty:
             kinds = ", ".join(k.__name__ for k in _READS)
             raise SimulatorError(

@@ -201,12 +201,12 @@ def _samples(features: FeatureSet, example: str) -> list[_Sample]:
     stream = features.request
     whole = accept(stream, json.loads(example))
     bare = {n: None if f.optional else whole[n] for n, f in stream.fields.items()}
-    first = offline(
+    computed = offline(
         features,
         pl.DataFrame([whole, bare], schema=stream.schema()),
         {s: pl.DataFrame(schema=s.schema() | dict(seq=pl.Int64)) for s in features.streams},
     )
-    first, without = first.select(features.names).to_dicts()
+    first, without = computed.select(features.names).to_dicts()
     known = _filled(stream, whole)
     typical = known | {f.name: _some(f.dtype, f.words) for f in features.features}
     return [

@@ -130,13 +130,13 @@ policy = Policy(
     ),
 )
 
-# %% ../../nbs/usecases/fraud.ipynb #c41cc669
+# %% ../../nbs/usecases/fraud.ipynb #e39f15f7
 LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", by_review=("source", "review"))
 UTC = timezone.utc
 
 
 def reviewed(
-    request: dict[str, Any],  # the payment, as stored
+    request: dict[str, Any],  # the payment, as JSON has it
     is_fraud: bool,
     at: datetime,  # when the reviewer said so
 ) -> dict[str, Any]:  # a raw label event
@@ -151,7 +151,7 @@ def reviewed(
         source="review",
     )
 
-
+# %% ../../nbs/usecases/fraud.ipynb #a3a87674
 def simulate(
     path: Path,  # where the file goes (Parquet)
     customers: int = 1000,  # who pay
@@ -171,7 +171,7 @@ def _riskier_terminal(values: dict[str, Any]) -> dict[str, Any]:
     "The same request at a terminal where everything that became known in the last day was fraud."
     return {**values, "terminal_risk_1d": 1.0} if values["terminal_seen_1d"] else values
 
-
+# %% ../../nbs/usecases/fraud.ipynb #d9a825ca
 usecase = UseCase(
     name="fraud",
     request=Transaction,

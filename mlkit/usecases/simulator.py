@@ -186,10 +186,11 @@ def write(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    fixed = dict(compression="zstd", compression_level=3, row_group_size=250_000)
     try:
         with open(part, "wb") as f:
-            frame.rechunk().write_parquet(f, **fixed)
+            frame.rechunk().write_parquet(
+                f, compression="zstd", compression_level=3, row_group_size=250_000
+            )
             f.flush()
             os.fsync(f.fileno())
         os.replace(part, path)
