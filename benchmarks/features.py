@@ -1,14 +1,17 @@
-"""Backfill of the fifteen handbook features, side by side: ours, plain numpy, Polars, DuckDB, and Feast's join of the finished features.
+"""Backfill of the fifteen handbook features: ours, NumPy, Polars, DuckDB, and Feast's join.
 
     python benchmarks/features.py [payments.parquet] [--quick] [--no-feast]
 
-Without a file, the bundled simulator makes about 1.2 million payments. First the way from file to log: reading, contract check, append. Then
-every variant of `backfills.py` in turn, five rounds in one process: medians, and the ratio of each to ours round by round. Every variant's values
-are compared with ours; a difference beyond the last bit must be a tie (another event of the same key in the same microsecond, or exactly a window's
-length ago), or the benchmark fails. Peak memory is that of a process which reads the data and runs one variant once.
+Without a file, the bundled simulator makes about 1.2 million payments. First the way from file to
+log: reading, contract check, append. Then every variant of `backfills.py` in turn, five rounds in
+one process: medians, and the ratio of each to ours round by round. Every variant's values are
+compared with ours; a difference beyond the last bit must be a tie (another event of the same key
+in the same microsecond, or exactly a window's length ago), or the benchmark fails. Peak memory is
+that of a process which reads the data and runs one variant once.
 
-Feast computes no windows: it is given the twelve windowed features ready-made, and joins them to the payments as of their time. It is much slower,
-so it gets growing numbers of rows until one takes more than two minutes or 8 GB.
+Feast computes no windows: it is given the twelve windowed features ready-made, and joins them to
+the payments as of their time. It is much slower, so it gets growing numbers of rows until one
+takes more than two minutes or 8 GB.
 """
 
 from __future__ import annotations
@@ -50,23 +53,16 @@ def prepare(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def ties(d: Data) -> pl.Series:
-    "Payments with another event of the customer, or a label of the terminal, at the very same time or exactly a window's length ago."
-    same, found = (
-        d.tx.group_by("customer_id", "event_time").len().filter(pl.col("len") > 1).drop("len"),
-        [],
-    )
-    for key, events, days in (
-        ("customer_id", same, 0),
-        *(("customer_id", d.tx, w) for w in DAYS),
-        *(("terminal_id", d.labels, w) for w in (0, *DAYS)),
-    ):
-        found.append(
-            d.tx.join(
-                events.select(key, pl.col("event_time").dt.offset_by(f"{days}d")),
-                on=[key, "event_time"],
-                how="semi",
-            )["event_id"]
-        )
+    "Payments with an event of theirs at the very same time, or exactly a window's length ago."
+    by_customer = ["customer_id", "event_time"]
+    same = d.tx.group_by(by_customer).len().filter(pl.col("len") > 1).drop("len")
+    wanted = [("customer_id", same, 0)]
+    wanted += [("customer_id", d.tx, days) for days in DAYS]
+    wanted += [("terminal_id", d.labels, days) for days in (0, *DAYS)]
+    found = []
+    for key, events, days in wanted:
+        moved = events.select(key, pl.col("event_time").dt.offset_by(f"{days}d"))
+        found.append(d.tx.join(moved, on=[key, "event_time"], how="semi")["event_id"])
     return pl.concat(found).unique()
 
 
@@ -76,22 +72,25 @@ def compare(ours: pl.DataFrame, theirs: pl.DataFrame, tied: pl.Series) -> dict[s
     both = theirs.join(ours, on="event_id", suffix="_ours", validate="1:1")
     if both.height != theirs.height:
         raise SystemExit("rows are missing, or were made up")
-    number = lambda name: pl.col(name).cast(pl.Float64)
-    far = pl.any_horizontal(
-        (number(n) - number(f"{n}_ours")).abs() > 4.5e-16 * number(f"{n}_ours").abs() for n in names
-    )  # two units in the last place
-    odd = pl.any_horizontal(pl.col(n).ne_missing(pl.col(f"{n}_ours")) for n in names)
-    nulls = pl.any_horizontal(pl.col(n).is_null() != pl.col(f"{n}_ours").is_null() for n in names)
+    far, differs = [], []
+    for n in names:
+        mine, yours = pl.col(f"{n}_ours"), pl.col(n)
+        apart = (yours.cast(pl.Float64) - mine.cast(pl.Float64)).abs()
+        # two units in the last place
+        beyond = apart > 4.5e-16 * mine.cast(pl.Float64).abs()
+        far.append(beyond.fill_null(False) | (yours.is_null() != mine.is_null()))
+        differs.append(yours.ne_missing(mine))
     rows = both.select(
-        odd=odd, far=(far | nulls).fill_null(True), tied=pl.col("event_id").is_in(tied.implode())
+        differs=pl.any_horizontal(differs),
+        far=pl.any_horizontal(far),
+        tied=pl.col("event_id").is_in(tied.implode()),
     )
-    if unexplained := rows.filter(pl.col("odd") & pl.col("far") & ~pl.col("tied")).height:
+    unequal = rows.filter("differs", "far")
+    unexplained = unequal.filter(~pl.col("tied")).height
+    if unexplained:
         raise SystemExit(f"{unexplained} rows differ, and no tie explains it")
-    return dict(
-        compared=both.height,
-        last_bit=rows.filter(pl.col("odd") & ~pl.col("far")).height,
-        ties=rows.filter(pl.col("odd") & pl.col("far")).height,
-    )
+    last_bit = rows.filter(pl.col("differs") & ~pl.col("far")).height
+    return dict(compared=both.height, last_bit=last_bit, ties=unequal.height)
 
 
 def side_by_side(d: Data, rounds: int) -> tuple[dict[str, Any], pl.DataFrame, pl.Series]:
@@ -108,19 +107,16 @@ def side_by_side(d: Data, rounds: int) -> tuple[dict[str, Any], pl.DataFrame, pl
             start = time.perf_counter()
             run(d)
             taken[name].append(time.perf_counter() - start)
-    return (
-        {
-            name: dict(
-                median_s=round(statistics.median(s), 2),
-                min_s=round(min(s), 2),
-                ours_over_it=round(statistics.median(o / t for o, t in zip(taken["ours"], s)), 2),
-                differs_from_ours=differ[name],
-            )
-            for name, s in taken.items()
-        },
-        ours,
-        tied,
-    )
+    result = {}
+    for name, seconds in taken.items():
+        ratios = [o / t for o, t in zip(taken["ours"], seconds)]
+        result[name] = dict(
+            median_s=round(statistics.median(seconds), 2),
+            min_s=round(min(seconds), 2),
+            ours_over_it=round(statistics.median(ratios), 2),
+            differs_from_ours=differ[name],
+        )
+    return result, ours, tied
 
 
 def alone(name: str, folder: Path) -> None:
@@ -133,6 +129,13 @@ def alone(name: str, folder: Path) -> None:
     print(json.dumps(dict(peak_mb=peak_mb(), of_it_data_mb=before)))
 
 
+def memory_of(name: str, folder: Path) -> dict[str, int]:
+    "What `alone` prints, in a process of its own."
+    command = [sys.executable, __file__, str(folder), "--alone", name]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(printed)
+
+
 def joined_by_feast(
     folder: Path, d: Data, ours: pl.DataFrame, tied: pl.Series, sizes: list[int]
 ) -> dict[str, Any]:
@@ -143,31 +146,27 @@ def joined_by_feast(
     ).sort("event_time").write_parquet(folder / "finished.parquet")
     out: dict[str, Any] = {}
     for store in STORES:
+        out[store] = {}
         for n in sizes:
-            done = out.setdefault(store, {})[f"{n:,} rows"] = feast(
-                "offline", folder, store, n, seconds=SECONDS, gb=GB
-            )
+            done = feast("offline", folder, store, n, seconds=SECONDS, gb=GB)
+            out[store][f"{n:,} rows"] = done
             if "seconds" not in done:
                 break
-            done["differs_from_ours"] = compare(
-                ours, pl.read_parquet(folder / "joined.parquet"), tied
-            )
+            joined = pl.read_parquet(folder / "joined.parquet")
+            done["differs_from_ours"] = compare(ours, joined, tied)
     return out
 
 
 def draw(axes: Any, result: dict[str, Any]) -> None:
     "Rows a second: what all of them have in common."
-    n, bars = (
-        result["rows"],
-        {name: result["rows"] / v["median_s"] for name, v in result["variants"].items()},
-    )
+    n = result["rows"]
+    bars = {name: n / v["median_s"] for name, v in result["variants"].items()}
     for store, runs in result.get("feast", {}).items():
         for size, run in runs.items():
             if "seconds" in run:
                 bars[f"Feast ({store}), join only,\n{size}"] = run["rows"] / run["seconds"]
-    axes.barh(
-        list(bars), list(bars.values()), color=["tab:blue", *["tab:gray"] * len(bars)][: len(bars)]
-    )
+    colours = ["tab:blue"] + ["tab:gray"] * (len(bars) - 1)
+    axes.barh(list(bars), list(bars.values()), color=colours)
     axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3)
     axes.set(
         xscale="log",
@@ -198,22 +197,12 @@ def main() -> None:
         result = prepare(source, folder)
         d = read(folder)
         result["variants"], ours, tied = side_by_side(d, 2 if a.quick else 5)
-        for name, v in result["variants"].items():
-            said = subprocess.run(
-                [sys.executable, __file__, str(folder), "--alone", name],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
-            v["memory_alone"] = json.loads(said)
+        for name, variant in result["variants"].items():
+            variant["memory_alone"] = memory_of(name, folder)
         if not a.no_feast:
-            result["feast"] = joined_by_feast(
-                folder,
-                d,
-                ours,
-                tied,
-                [n for n in (ROWS[:1] if a.quick else (*ROWS, d.tx.height)) if n <= d.tx.height],
-            )
+            sizes = ROWS[:1] if a.quick else (*ROWS, d.tx.height)
+            sizes = [n for n in sizes if n <= d.tx.height]
+            result["feast"] = joined_by_feast(folder, d, ours, tied, sizes)
     keep("features", result, lambda axes: draw(axes, result))
 
 
