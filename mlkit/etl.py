@@ -15,10 +15,12 @@ from typing import Any
 
 import polars as pl
 
-from .eventlog import Appended, EventLog, Quarantine, append, join_uri
+from .eventlog import Appended, EventLog, append
 from .events import ContractError, Stream, check
 from .files import content_hash, read_source, source_files, source_hash
 from .formats import Frames, SourceFormat, find_format, to_events
+from .quarantine import Quarantine
+from .tables import join_uri
 
 # %% auto #0
 __all__ = ['FAULTS', 'Logs', 'BatchName', 'Batch', 'Landed', 'land', 'file_batch', 'Ingested', 'ingest']
@@ -163,7 +165,7 @@ class Landed:
 
     @property
     def events(self) -> Frames:
-        "The stored rows, new and known, with `seq`; what a repeated batch stored is not read again."
+        "The stored rows, new and known, with `seq`; none of a batch that was there already."
         return {stream: done.events for stream, done in self.appended.items()}
 
     @property

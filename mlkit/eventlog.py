@@ -6,35 +6,42 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake import Field as DeltaField
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import Transaction as AppTransaction
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .errors import UserError
 from .events import TIME, Stream
+from .quarantine import Quarantine
+from mlkit.tables import (
+    LogError,
+    claiming,
+    files_of,
+    join_uri,
+    open_table,
+    parent_uri,
+    scan_table,
+    storage_options,
+    unwritable,
+)
 
 # %% auto #0
-__all__ = ['AWS', 'KnownIds', 'join_uri', 'storage_options', 'Appended', 'LogError', 'open_table', 'files_of', 'EventLog', 'scan',
-           'append', 'Quarantine', 'fingerprint', 'compact']
+__all__ = ['EventLog', 'scan', 'Appended', 'append', 'fingerprint', 'compact']
 
 # %% ../nbs/02_eventlog.ipynb #f7353e56
-class KnownIds:
+class _KnownIds:
     "Which event ids a log may hold: no false negatives, rare false positives."
 
     def __init__(self):
-        self.runs = list[np.ndarray]()
+        self.runs: list[np.ndarray] = []
 
     @staticmethod
     def hashes(ids: pl.Series) -> np.ndarray:
@@ -44,9 +51,8 @@ class KnownIds:
         "Remember more ids."
         run = np.unique(self.hashes(ids))
         while self.runs and self.runs[-1].size < 2 * run.size:
-            both = np.sort(
-                np.concatenate([self.runs.pop(), run]), kind="stable"
-            )  # of sorted runs: a merge
+            # a stable sort of two sorted runs is a merge
+            both = np.sort(np.concatenate([self.runs.pop(), run]), kind="stable")
             run = both[np.append(True, both[1:] != both[:-1])]
         if run.size:
             self.runs.append(run)
@@ -56,145 +62,25 @@ class KnownIds:
         new = self.hashes(ids)
         found = np.zeros(new.size, bool)
         for run in self.runs:
-            found |= run[np.minimum(np.searchsorted(run, new), run.size - 1)] == new
+            at = np.minimum(np.searchsorted(run, new), run.size - 1)
+            found |= run[at] == new
         return found
 
 # %% ../nbs/02_eventlog.ipynb #a7e4ad4e
-AWS = (
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-    "region",
-    "default_region",
-    "endpoint_url",
-    "endpoint",
-    "profile",
-    "role_arn",
-    "role_session_name",
-    "web_identity_token_file",
-    "container_credentials_relative_uri",
-    "container_credentials_full_uri",
-    "virtual_hosted_style_request",
-)
-
-
-def join_uri(
-    folder: Path | str,  # a folder, or `s3://bucket/prefix`
-    *parts: str,
-) -> str:
-    "An address below a folder, on this machine or in object storage."
-    return (
-        "/".join([str(folder).rstrip("/"), *parts])
-        if "://" in str(folder)
-        else str(Path(folder, *parts))
-    )
-
-
-def storage_options(
-    uri: Path | str,  # of a folder or of a file
-) -> dict[str, str] | None:  # what deltalake and Polars are to be told; None for this machine
-    "How to reach the store that an address is in."
-    if "://" not in str(uri):
-        return None
-    if not str(uri).startswith("s3://"):
-        raise LogError(
-            f"{uri}: a log lives in a folder of this machine or below s3://bucket/prefix."
-        )
-    found = {f"aws_{n}": v for n in AWS if (v := os.environ.get(f"AWS_{n.upper()}"))}
-    plain = any(
-        found.get(f"aws_{n}", "").startswith("http://") for n in ("endpoint_url", "endpoint")
-    )
-    return {
-        **found,
-        **({"aws_allow_http": "true"} if plain else {}),
-        "aws_conditional_put": "etag",
-        "aws_checksum_algorithm": "SHA256",
-    }
-
-# %% ../nbs/02_eventlog.ipynb #e8968955
-@dataclass(frozen=True)
-class Appended:
-    "What an append did; `events` are the stored rows, new and already known alike, with their `seq`."
-
-    events: pl.DataFrame
-    new: int = 0
-    duplicates: int = 0
-    conflicts: int = 0
-    repeated: bool = False
-
-
-def _commit(*transactions: AppTransaction) -> CommitProperties:
-    "A commit that Delta must not silently retry: a collision has to be seen, and the batch looked at again."
-    return CommitProperties(app_transactions=list(transactions), max_commit_retries=0)
-
-
-class LogError(UserError, RuntimeError):
-    "The log cannot be read or written; the message says why and what to do."
-
-
-def _unwritable(uri: str, e: Exception) -> LogError:
-    return LogError(
-        f"cannot write to {uri}: {e}. Nothing was appended; free space or fix the permissions, then run the same command again."
-    )
-
-
-def open_table(uri: str, version: int | None = None) -> DeltaTable | None:
-    "A Delta table; None where there is none yet. Raises `LogError` where none can be, or none of this version."
-    if "://" not in str(uri) and re.search(r"%[0-9a-fA-F]{2}|[\[\]]", str(uri)):
-        raise LogError(
-            f"{uri}: a folder whose name holds brackets, or a percent sign and two hexadecimal digits, cannot hold a Delta table; rename it."
-        )
-    try:
-        return DeltaTable(uri, version=version, storage_options=storage_options(uri))
-    except TableNotFoundError:
-        return None
-    except DeltaError as e:
-        raise LogError(
-            f"{uri} cannot be read{f' at version {version}' if version is not None else ''}: {e}"
-        ) from e
-
-
-def files_of(
-    table: DeltaTable,
-    predicate: str | None = None,  # only those that may hold such rows, as `seq > 7`
-) -> list[str]:
-    "Addresses of a table's files as Polars reads them; Delta writes paths as URIs, where a space or an umlaut is encoded."
-    found = table.file_uris(file_pruning_predicate=predicate) if predicate else table.file_uris()
-    return [
-        f if "://" in f.removeprefix("file://") else unquote(f.removeprefix("file://"))
-        for f in found
-    ]
-
-
-def _lazy(table: DeltaTable) -> pl.LazyFrame:
-    "A table's rows."
-    files = table.file_uris()
-    if "://" in table.table_uri.removeprefix("file://") or not any("%" in f for f in files):
-        return pl.scan_delta(table)
-    days = {c: pl.Date for c in table.metadata().partition_columns}
-    return pl.scan_parquet(files_of(table), hive_partitioning=bool(days), hive_schema=days or None)
-
-# %% ../nbs/02_eventlog.ipynb #8b57f8a1
 class EventLog:
     "The append-only Delta table of one stream, partitioned by event date."
 
     def __init__(
         self,
         stream: type[Stream],
-        folder: Path
-        | str,  # tables live in `folder/<stream name>`; a folder, or `s3://bucket/prefix`
+        folder: Path | str,  # of all logs, or `s3://bucket/prefix`; the table is below it
     ):
-        self.stream, self.uri = stream, join_uri(folder, stream.name)
-        self.quarantine = Quarantine(
-            join_uri(
-                str(folder).rstrip("/").rpartition("/")[0]
-                if "://" in str(folder)
-                else Path(folder).parent,
-                "quarantine",
-                stream.name,
-            )
-        )
-        self._known, self._known_files, self._known_version = KnownIds(), set[str](), -1
+        self.stream = stream
+        self.uri = join_uri(folder, stream.name)
+        self.quarantine = Quarantine(join_uri(parent_uri(folder), "quarantine", stream.name))
+        self._known = _KnownIds()
+        self._known_files: set[str] = set()
+        self._known_version = -1
         self._table: DeltaTable | None = None  # as of this writer's last commit
 
     @property
@@ -208,15 +94,21 @@ class EventLog:
             "event_date": pl.Date,
         }
 
+    @property
+    def empty(self) -> pl.DataFrame:
+        "No rows."
+        return pl.DataFrame(schema=self.schema)
+
     def table(self, version: int | None = None) -> DeltaTable | None:
         "The Delta table, at a version or at its newest; None before the first append."
         return open_table(self.uri, version)
 
     def version(self) -> int:
         "The newest version; -1 before the first append."
-        return -1 if (t := self.table()) is None else t.version()
+        table = self.table()
+        return -1 if table is None else table.version()
 
-# %% ../nbs/02_eventlog.ipynb #84dfe89d
+# %% ../nbs/02_eventlog.ipynb #141dda24
 def scan(
     log: EventLog,
     until: datetime | None = None,  # only events strictly before this moment
@@ -226,90 +118,99 @@ def scan(
     "The events of a log, in no particular order."
     table = log.table(version)
     if table is None:
-        return pl.LazyFrame(schema=log.schema)
-    frame = _lazy(table).select(list(log.schema))
+        return log.empty.lazy()
+    frame = scan_table(table).select(list(log.schema))
+    day, time = pl.col("event_date"), pl.col("event_time")
     if until is not None:
-        frame = frame.filter(
-            (pl.col("event_date") <= until.date()) & (pl.col("event_time") < until)
-        )
+        end = _utc(until)
+        frame = frame.filter((day <= end.date()) & (time < end))
     if since is not None:
-        frame = frame.filter(
-            (pl.col("event_date") >= since.date()) & (pl.col("event_time") >= since)
-        )
+        start = _utc(since)
+        frame = frame.filter((day >= start.date()) & (time >= start))
     return frame
 
-# %% ../nbs/02_eventlog.ipynb #fda11863
-def _same_payload(left: pl.DataFrame, right: pl.DataFrame, columns: list[str]) -> pl.Series:
-    "Row by row: do all columns agree, nulls included?"
-    if not columns:
-        return pl.repeat(True, left.height, eager=True)
-    return (
-        pl.DataFrame({c: left[c].eq_missing(right[c]) for c in columns})
-        .select(pl.all_horizontal(pl.all()))
-        .to_series()
+
+def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise UserError(
+            f"the time {moment.isoformat()} has no offset, so the moment is not known; "
+            "write it with one, as in datetime(2025, 4, 1, tzinfo=timezone.utc)."
+        )
+    return moment.astimezone(timezone.utc)
+
+# %% ../nbs/02_eventlog.ipynb #e8968955
+@dataclass
+class _Split:
+    "The rows of a batch by what the log knows of them."
+
+    new: pl.DataFrame
+    known: pl.DataFrame  # stored rows that came again, as stored
+    duplicates: int  # rows that say what is known
+    conflicts: pl.DataFrame  # rows that contradict what is known
+
+
+def _split(log: EventLog, frame: pl.DataFrame) -> _Split:
+    "Within the batch first, then against the log."
+    first, repeats, clash = _first_words(log, frame)
+    suspects = first.filter(pl.Series(log._known.maybe(first["event_id"])))
+    if suspects.is_empty():
+        return _Split(first, log.empty, repeats, clash)
+    stored = _stored(log, suspects)
+    ids = stored.select("event_id")
+    twins = suspects.join(ids, on="event_id", how="semi")
+    match = _aligned(twins, stored)
+    same = _same_payload(log, twins, match)
+    return _Split(
+        new=first.join(ids, on="event_id", how="anti"),
+        known=match.filter(same),
+        duplicates=repeats + int(same.sum()),
+        conflicts=pl.concat([clash, twins.filter(~same)]),
     )
+
+
+def _first_words(log: EventLog, frame: pl.DataFrame) -> tuple[pl.DataFrame, int, pl.DataFrame]:
+    "The first row of each event; how many of the others repeat it; those that contradict it."
+    if not frame["event_id"].is_duplicated().any():
+        return frame, 0, frame.clear()
+    is_first = frame["event_id"].is_first_distinct()
+    first, others = frame.filter(is_first), frame.filter(~is_first)
+    same = _same_payload(log, others, _aligned(others, first))
+    return first, int(same.sum()), others.filter(~same)
+
+
+def _aligned(rows: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    "For each row the one of `others` with its id."
+    ids = rows.select("event_id")
+    return ids.join(others, on="event_id", how="left", maintain_order="left")
+
+
+def _same_payload(log: EventLog, left: pl.DataFrame, right: pl.DataFrame) -> pl.Series:
+    "Row by row: do all fields agree, nulls included?"
+    fields = [c for c in log.stream.fields if c != "event_id"]
+    agree = pl.DataFrame({c: left[c].eq_missing(right[c]) for c in fields})
+    return agree.select(pl.all_horizontal(pl.all())).to_series()
 
 
 def _stored(log: EventLog, suspects: pl.DataFrame) -> pl.DataFrame:
-    "The stored rows with these ids; looked for on their own days first, since a repeat has the time it had before."
+    "The stored rows with these ids; on their own days first, as a repeat has the time it had."
     wanted = pl.col("event_id").is_in(suspects["event_id"].implode())
-    days = pl.col("event_date").is_between(
-        suspects["event_time"].min().date(), suspects["event_time"].max().date()
-    )
-    near = scan(log).filter(days, wanted).collect()
-    return near if near.height == suspects.height else scan(log).filter(wanted).collect()
+    days = suspects["event_time"].dt.date()
+    near = pl.col("event_date").is_between(pl.lit(days.min()), pl.lit(days.max()))
+    found = scan(log).filter(near, wanted).collect()
+    if found.height == suspects.height:
+        return found
+    return scan(log).filter(wanted).collect()
 
+# %% ../nbs/02_eventlog.ipynb #8b57f8a1
+@dataclass(frozen=True)
+class Appended:
+    "What an append did."
 
-def _split(
-    log: EventLog, frame: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame, int, pl.DataFrame]:
-    "New rows; stored rows that were sent again; how many repeats in all; rows that contradict what is known."
-    payload = [c for c in log.stream.fields if c != "event_id"]
-    first = (
-        frame.unique("event_id", keep="first", maintain_order=True)
-        if frame["event_id"].is_duplicated().any()
-        else frame
-    )
-    clash, repeats = frame.clear(), 0
-    if first.height < frame.height:
-        again = (
-            frame.with_row_index("_i").filter(~pl.col("event_id").is_first_distinct()).drop("_i")
-        )
-        twin = again.select("event_id").join(
-            first, on="event_id", how="left", maintain_order="left"
-        )
-        same = _same_payload(again, twin, payload)
-        clash, repeats = again.filter(~same), int(same.sum())
-    suspects = first.filter(pl.Series(log._known.maybe(first["event_id"])))
-    if suspects.is_empty():
-        return first, pl.DataFrame(schema=log.schema), repeats, clash
-    stored = _stored(log, suspects)
-    twins = suspects.join(stored.select("event_id"), on="event_id", how="semi")
-    match = twins.select("event_id").join(stored, on="event_id", how="left", maintain_order="left")
-    same = _same_payload(twins, match, payload)
-    return (
-        first.join(stored.select("event_id"), on="event_id", how="anti"),
-        match.filter(same),
-        repeats + int(same.sum()),
-        pl.concat([clash, twins.filter(~same)]),
-    )
-
-# %% ../nbs/02_eventlog.ipynb #fcd8ce05
-def _refresh(log: EventLog, table: DeltaTable | None) -> None:
-    "After another writer's commit, take in the ids of files that were not there at the last look (its own since then are read once more). Those of files that have gone stay known: a known id is only a suspicion."
-    version = -1 if table is None else table.version()
-    if version == log._known_version:
-        return
-    files = set() if table is None else set(files_of(table))
-    if fresh := sorted(files - log._known_files):
-        log._known.add(
-            pl.scan_parquet(
-                fresh, hive_partitioning=False, glob=False, storage_options=storage_options(log.uri)
-            )
-            .select("event_id")
-            .collect()["event_id"]
-        )
-    log._known_files, log._known_version = files, version
+    events: pl.DataFrame  # the stored rows, new and already known alike, with their `seq`
+    new: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    repeated: bool = False  # the whole batch was there: its rows are not read again
 
 
 def append(
@@ -319,138 +220,106 @@ def append(
     attempts: int = 20,  # how often to try behind another writer
 ) -> Appended:
     "Append a batch exactly once."
+    _require_fields(log, frame)
     if frame.is_empty():
-        return Appended(pl.DataFrame(schema=log.schema))
+        return Appended(log.empty)
     for attempt in range(attempts):
         table = log._table if attempt == 0 and log._table is not None else log.table()
         if table is not None and table.transaction_version(batch) is not None:
-            return Appended(pl.DataFrame(schema=log.schema), duplicates=frame.height, repeated=True)
+            return Appended(log.empty, duplicates=frame.height, repeated=True)
         _refresh(log, table)
-        new, known, duplicates, conflicts = _split(log, frame)
-        log.quarantine.put(conflicts, f"{batch}/conflict", "event_id: known with another payload")
-        if new.is_empty():
-            return Appended(known.select(*log.schema), 0, duplicates, conflicts.height)
-        start = (table.transaction_version("seq") or 0) if table is not None else 0
-        rows = _stamp(log, new, batch, start)
-        written = _try_commit(log, table, rows, batch, start + rows.height)
-        if written is not None:
-            log._known.add(rows["event_id"])
-            log._known_version, log._table = written.version(), written
-            return Appended(
-                pl.concat([rows, known.select(*log.schema)]),
-                rows.height,
-                duplicates,
-                conflicts.height,
-            )
+        split = _split(log, frame)
+        reason = "event_id: known with another payload"
+        log.quarantine.put(split.conflicts, f"{batch}/conflict", reason)
+        rows = _stamp(log, split.new, batch, table)
+        if rows.is_empty() or _commit(log, table, rows, batch):
+            events = pl.concat([rows, split.known.select(*log.schema)])
+            return Appended(events, rows.height, split.duplicates, split.conflicts.height)
     raise LogError(
-        f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; try again, or run fewer writers."
+        f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; "
+        "try again, or run fewer writers."
     )
 
-# %% ../nbs/02_eventlog.ipynb #86ccd48c
-def _stamp(log: EventLog, new: pl.DataFrame, batch: str, start: int) -> pl.DataFrame:
-    "Number rows by time, then id, so that the same batch always gets the same order."
-    now = datetime.now(timezone.utc)
-    return (
-        new.sort("event_time", "event_id")
-        .with_row_index("seq", offset=start)
-        .with_columns(
-            pl.col("seq").cast(pl.Int64),
-            batch_id=pl.lit(batch),
-            ingested_at=pl.lit(now, TIME),
-            event_date=pl.col("event_time").dt.date(),
+
+def _require_fields(log: EventLog, frame: pl.DataFrame) -> None:
+    missing = [c for c in log.stream.fields if c not in frame.columns]
+    if missing:
+        raise UserError(
+            f"rows for the log of {log.stream.name} lack {', '.join(missing)}; "
+            "append what `check` gives back as good."
         )
-        .select(*log.schema)
+
+# %% ../nbs/02_eventlog.ipynb #c32fc542
+def _refresh(log: EventLog, table: DeltaTable | None) -> None:
+    """After another writer's commit, take in the ids of files that were not there before.
+
+    Those of files that have gone stay known: a known id is only a suspicion."""
+    version = -1 if table is None else table.version()
+    if version == log._known_version:
+        return
+    files = set() if table is None else set(files_of(table))
+    fresh = sorted(files - log._known_files)
+    if fresh:
+        options = storage_options(log.uri)
+        found = pl.scan_parquet(fresh, hive_partitioning=False, glob=False, storage_options=options)
+        log._known.add(found.select("event_id").collect()["event_id"])
+    log._known_files, log._known_version = files, version
+
+
+def _stamp(log: EventLog, new: pl.DataFrame, batch: str, table: DeltaTable | None) -> pl.DataFrame:
+    "Number rows by time, then id, so that the same batch always gets the same order."
+    start = 0 if table is None else table.transaction_version("seq") or 0
+    now = datetime.now(timezone.utc)
+    numbered = new.sort("event_time", "event_id").with_row_index("seq", offset=start)
+    stamped = numbered.with_columns(
+        pl.col("seq").cast(pl.Int64),
+        batch_id=pl.lit(batch),
+        ingested_at=pl.lit(now, TIME),
+        event_date=pl.col("event_time").dt.date(),
     )
+    return stamped.select(*log.schema)
+
+
+def _commit(log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str) -> bool:
+    "Write numbered rows, and remember them; False where another writer was faster."
+    written = _try_commit(log, table, rows, batch)
+    if written is None:
+        return False
+    log._known.add(rows["event_id"])
+    log._known_version, log._table = written.version(), written
+    return True
 
 
 def _try_commit(
-    log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str, next_seq: int
+    log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str
 ) -> DeltaTable | None:
     "One commit, and the table after it; None where another writer was faster."
-    claims = _commit(AppTransaction("seq", next_seq), AppTransaction(batch, 1))
+    claims = claiming(**{"seq": rows["seq"][-1] + 1, batch: 1})
     try:
         if table is None:
-            arrow = rows.clear().to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-            table = DeltaTable.create(
-                log.uri,
-                Schema([DeltaField(f.name, f.type) for f in Schema.from_arrow(arrow).fields]),
-                mode="ignore",
-                partition_by=["event_date"],
-                storage_options=storage_options(log.uri),
-                configuration={
-                    "delta.appendOnly": "true",
-                    "delta.enableExpiredLogCleanup": "false",
-                },
-            )
+            table = _create(log)
             if table.version() > 0:
                 return None
         write_deltalake(table, rows, mode="append", commit_properties=claims)
     except CommitFailedError:
         return None
     except (OSError, DeltaError) as e:
-        raise _unwritable(log.uri, e) from e
+        raise unwritable(log.uri, e) from e
     return table
 
-# %% ../nbs/02_eventlog.ipynb #525e7540
-class Quarantine:
-    "Rows that broke a contract, as JSON text, each with its reason and batch."
 
-    def __init__(self, folder: Path | str):
-        self.uri = str(folder)
-
-    def put(
-        self,
-        rows: pl.DataFrame,  # refused rows as they came; a column `reason` where it differs by row
-        batch: str,
-        reason: str | None = None,  # the reason where it is the same for all rows
-    ) -> int:  # rows now in quarantine from this batch
-        "Keep rows with their reason, once per batch; what a batch has kept already is not kept again."
-        if rows.is_empty():
-            return 0
-        why = pl.lit(reason) if reason else pl.col("reason")
-        raw = pl.struct(
-            pl.all().exclude("reason").cast(pl.String, strict=False)
-        ).struct.json_encode()
-        kept = rows.select(
-            raw.alias("row"),
-            why.alias("reason"),
-            pl.lit(batch).alias("batch_id"),
-            pl.lit(datetime.now(timezone.utc), TIME).alias("at"),
-        )
-        for _ in range(20):
-            table = open_table(self.uri)
-            times = (table.transaction_version(batch) or 0) if table is not None else 0
-            missing = (
-                kept.join(self.read().filter(pl.col("batch_id") == batch), on="row", how="anti")
-                if times
-                else kept
-            )
-            if missing.is_empty():
-                return rows.height
-            try:
-                write_deltalake(
-                    table or self.uri,
-                    missing,
-                    mode="append",
-                    storage_options=storage_options(self.uri),
-                    commit_properties=_commit(AppTransaction(batch, times + 1)),
-                )
-            except CommitFailedError:
-                continue
-            except (OSError, DeltaError) as e:
-                raise _unwritable(self.uri, e) from e
-            return rows.height
-        raise LogError(
-            f"{self.uri}: 20 attempts to keep {rows.height} refused rows met other writers each time; nothing was appended, run the same command again."
-        )
-
-    def read(self) -> pl.DataFrame:
-        "Everything in quarantine: `row` (JSON), `reason`, `batch_id`, `at`."
-        if (table := open_table(self.uri)) is not None:
-            return _lazy(table).collect()
-        return pl.DataFrame(
-            schema={"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME}
-        )
+def _create(log: EventLog) -> DeltaTable:
+    "The empty table; where another writer has made it, that one."
+    arrow = log.empty.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    fields = [DeltaField(f.name, f.type) for f in Schema.from_arrow(arrow).fields]
+    return DeltaTable.create(
+        log.uri,
+        Schema(fields),
+        mode="ignore",
+        partition_by=["event_date"],
+        storage_options=storage_options(log.uri),
+        configuration={"delta.appendOnly": "true", "delta.enableExpiredLogCleanup": "false"},
+    )
 
 # %% ../nbs/02_eventlog.ipynb #85dc2eb2
 def fingerprint(
@@ -461,25 +330,26 @@ def fingerprint(
     table = log.table()
     if table is None:
         return "empty"
-    files = pl.DataFrame(table.get_add_actions(flatten=True)).select(
-        day=pl.col("partition.event_date").cast(pl.Date), rows="num_records", top="max.seq"
-    )
+    day = pl.col("partition.event_date").cast(pl.Date)
+    actions = pl.DataFrame(table.get_add_actions(flatten=True))
+    files = actions.select(day=day, rows="num_records", top="max.seq")
     if until is not None:
-        whole = until.replace(hour=0, minute=0, second=0, microsecond=0) == until
-        files = files.filter(
-            pl.col("day") < until.date() if whole else pl.col("day") <= until.date()
-        )
-    return ":".join(str(n) for n in files.select(pl.col("rows").sum(), pl.col("top").max()).row(0))
+        end = _utc(until)
+        midnight = end.replace(hour=0, minute=0, second=0, microsecond=0)
+        last = pl.col("day") < end.date() if end == midnight else pl.col("day") <= end.date()
+        files = files.filter(last)
+    rows, top = files.select(pl.col("rows").sum(), pl.col("top").max()).row(0)
+    return f"{rows}:{top}"
 
-
+# %% ../nbs/02_eventlog.ipynb #f381cdc9
 def compact(log: EventLog) -> int:  # files saved
-    "Merge the small files that streaming leaves behind; no row changes. Where another process is at it, nothing is done."
+    "Merge small files; where another process is at it, nothing is done."
     if log.version() < 0:
         return 0
     with _alone(log) as alone:
-        if not alone:
+        table = log.table() if alone else None
+        if table is None:
             return 0
-        table = log.table()  # opened behind the lock: two merges of the same files would both commit, and every row be there twice
         before = len(table.file_uris())
         table.optimize.compact()
     log._table, log._known_version = None, -1
@@ -488,7 +358,7 @@ def compact(log: EventLog) -> int:  # files saved
 
 @contextmanager
 def _alone(log: EventLog) -> Iterator[bool]:
-    "Hold the log's lock for merging; False where another process has it. Below an object store there is none: one process must do it."
+    "Hold the log's lock for merging; False where another process has it."
     if "://" in log.uri:
         yield True
         return

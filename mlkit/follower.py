@@ -12,9 +12,10 @@ from deltalake import DeltaTable
 
 from .errors import UserError
 from .etl import Logs
-from .eventlog import EventLog, LogError, files_of, storage_options
+from .eventlog import EventLog
 from .events import Stream
 from .online import StateError, Store, apply, locked
+from .tables import LogError, files_of, storage_options
 
 # %% auto #0
 __all__ = ['tail', 'follows_on', 'Follower', 'follow']

@@ -195,7 +195,8 @@ class FolderSource:
         except FileNotFoundError:
             return None
         except OSError as e:
-            return self._leave(path, f"it cannot be read ({e.strerror})")
+            self._leave(path, f"it cannot be read ({e.strerror})")
+            return None
         claim, batch = _Claim(path, file, _mark(file.fileno())), None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -210,7 +211,8 @@ class FolderSource:
     def _read(self, claim: _Claim) -> Batch | None:
         "The rows of a claimed file; None where it is not complete, not readable or changes."
         if _being_written(claim.file.fileno()):
-            return self._leave(claim.path, "somebody is still writing it")
+            self._leave(claim.path, "somebody is still writing it")
+            return None
         try:
             batch = file_batch(claim.path, self._formats)
         except (SourceError, ContractError) as e:

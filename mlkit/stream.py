@@ -22,11 +22,12 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from .etl import Batch, Logs, land
-from .eventlog import LogError, compact
+from .eventlog import compact
 from .events import Stream
 from .follower import Follower, follow
 from .online import StateError
 from .sources import Lag, Source, StreamError
+from .tables import LogError
 
 # %% auto #0
 __all__ = ['StreamStats', 'Metrics', 'Consumer', 'refresh', 'Display', 'run', 'stopping']

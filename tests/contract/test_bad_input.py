@@ -12,9 +12,10 @@ import pytest
 from helpers import folder_bytes
 
 from mlkit.etl import Logs, ingest
-from mlkit.eventlog import LogError, scan
+from mlkit.eventlog import scan
 from mlkit.events import ContractError, check
 from mlkit.files import SourceError
+from mlkit.tables import LogError
 from mlkit.usecases import fraud, simulator
 
 FORMATS = fraud.usecase.formats

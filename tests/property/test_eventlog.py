@@ -19,8 +19,9 @@ from log_writer import DIRTY, Pay, batch, event_ids
 from mlkit import eventlog
 from mlkit.etl import Batch, Landed, Logs
 from mlkit.etl import land as land_batch
-from mlkit.eventlog import LogError, append, compact, fingerprint, scan
+from mlkit.eventlog import append, compact, fingerprint, scan
 from mlkit.events import check
+from mlkit.tables import LogError
 
 
 def land(logs: Logs, rows: pl.DataFrame, name: str) -> Landed:

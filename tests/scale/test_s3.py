@@ -12,8 +12,9 @@ from helpers import assert_same_bits
 
 from mlkit.backfill import BackfillError, backfill, read_features
 from mlkit.etl import Batch, Logs, land
-from mlkit.eventlog import LogError, append, compact, fingerprint, scan
+from mlkit.eventlog import append, compact, fingerprint, scan
 from mlkit.executors import Local
+from mlkit.tables import LogError
 
 
 def test_the_log_keeps_its_promises_on_s3(bucket):

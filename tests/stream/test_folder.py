@@ -15,10 +15,11 @@ from crowd import assert_log_complete, assert_state_equals_bulk_load
 from helpers import FEATURES, Outcome, Pay
 
 from mlkit.etl import Logs, ingest, land
-from mlkit.eventlog import LogError, _alone, scan
+from mlkit.eventlog import _alone, scan
 from mlkit.sources import FolderSource
 from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Display, Follower, run
+from mlkit.tables import LogError
 from mlkit.usecases import fraud, simulator
 
 

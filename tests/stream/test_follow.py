@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlkit import follower as follower_module
 from mlkit.etl import Logs
-from mlkit.eventlog import LogError, append, compact, scan
+from mlkit.eventlog import append, compact, scan
 from mlkit.events import check
 from mlkit.features import FeatureSet, FeatureView
 from mlkit.follower import Follower, follow, tail
@@ -22,6 +22,7 @@ from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import StateError, state_folder
 from mlkit.requests import Online
 from mlkit.stores import ensure_store
+from mlkit.tables import LogError
 
 
 def pays(n: int) -> pl.DataFrame:
