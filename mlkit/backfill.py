@@ -21,11 +21,11 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from .etl import Logs
-from .eventlog import join_uri, open_table, storage_options
 from .events import Stream
 from .executors import Executor, Local
 from .features import FeatureSet
 from .pieces import BackfillError, Slice, file_system, log_files, slices
+from .tables import join_uri, open_table, storage_options
 from mlkit.tasks import (
     LAYOUT,
     Job,

@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 
 from .errors import UserError
-from .eventlog import EventLog, join_uri, storage_options
+from .eventlog import EventLog
 from .requests import micros
+from .tables import join_uri, storage_options
 
 # %% auto #0
 __all__ = ['DAY', 'BackfillError', 'key_hash', 'file_system', 'write_whole', 'write_pieces', 'read_piece', 'Slice', 'log_files',

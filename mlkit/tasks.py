@@ -19,7 +19,6 @@ import polars as pl
 
 import mlkit
 from .aggregates import GroupBy
-from .eventlog import join_uri
 from .events import Stream
 from .expressions import as_request, row_wise
 from .features import FeatureSet
@@ -34,6 +33,7 @@ from mlkit.pieces import (
     write_pieces,
     write_whole,
 )
+from .tables import join_uri
 
 # %% auto #0
 __all__ = ['LAYOUT', 'Task', 'Place', 'Entity', 'Feed', 'feeds_of', 'versions_here', 'Job', 'perform', 'done', 'scatter', 'Unit',
