@@ -20,7 +20,7 @@ from .datasets import Data
 from .drift import drift
 from .etl import Logs
 from .eventlog import scan
-from .metrics import TITLES
+from .metrics import TITLES, evaluate
 from .models import Model, matrix
 from mlkit.pictures import (
     Picture,
@@ -106,7 +106,7 @@ def performance(
         scores[name] = model.score(matrix(judged, model.features))
     metrics = {}
     for name, score in scores.items():
-        metrics[name] = data.evaluate(judged.with_columns(score=pl.Series(score)))
+        metrics[name] = evaluate(judged.with_columns(score=pl.Series(score)), usecase.entity)
     return Performance(judged, scores, metrics)
 
 # %% ../nbs/15c_monitoring.ipynb #67183d0e

@@ -27,7 +27,9 @@ __all__ = ['compare', 'served_features', 'recompute', 'different_scores']
 def _comparable(column: pl.Series) -> pl.Series:
     "A column whose values are equal exactly when the bits are."
     if column.dtype.is_float():
-        return column.reinterpret(signed=True)
+        raw = column.fill_null(0).to_numpy()
+        bits = pl.Series(raw.view(f"i{raw.itemsize}"))
+        return bits.set(column.is_null(), None)
     if column.dtype in (pl.Enum, pl.Categorical):
         return column.cast(pl.String)
     return column

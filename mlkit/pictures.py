@@ -104,6 +104,8 @@ def _smallest(*columns: pl.Series) -> float:
 
 def picture_reliability(label: np.ndarray, score: np.ndarray) -> Picture:
     "What the model expected against what happened."
+    if not label.size:
+        return _nothing("reliability", "Reliability", "no labels have arrived")
     groups = reliability(label, score, 15)
     expected, happened = groups["predicted"], groups["happened"]
     figure, ax = _axes("Reliability", "calibrated probability", "share that was positive")
