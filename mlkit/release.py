@@ -247,7 +247,7 @@ def serve_command(
     address = ["--host", settings.host, "--port", str(settings.port)]
     return [sys.executable, "-m", "bentoml", "serve", bento, *address], env
 
-
+# %% ../nbs/13_release.ipynb #603c8938
 def start(
     settings: Settings,
     workspace: Workspace,

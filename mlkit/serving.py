@@ -24,7 +24,7 @@ from .settings import Settings, active_workspace, load_settings
 from .stores import open_store
 
 # %% auto #0
-__all__ = ['request_schema', 'create_app', 'Housekeeping', 'build_engine', 'warm_up', 'RequireToken', 'Decisions']
+__all__ = ['request_schema', 'create_app', 'Housekeeping', 'warm_up', 'RequireToken', 'Decisions']
 
 # %% ../nbs/12_serving.ipynb #361559c2
 def _property(f: Field) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class Housekeeping:
             asyncio.get_running_loop().call_later(0.0005, self.sweep)
 
 # %% ../nbs/12_serving.ipynb #a0bc184e
-def build_engine(
+def _build_engine(
     settings: Settings,
     folder: Path,  # the release, with the manifest
 ) -> Engine:
@@ -287,7 +287,7 @@ class Decisions:
 
     def __init__(self) -> None:
         settings = load_settings()
-        self.engine = build_engine(settings, Path(os.environ.get("MLKIT_RELEASE", "release")))
+        self.engine = _build_engine(settings, Path(os.environ.get("MLKIT_RELEASE", "release")))
         warm_up(self.engine)
         _mounted.inner = create_app(self.engine, settings.max_body_kb)
 

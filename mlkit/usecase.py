@@ -26,7 +26,7 @@ from .simulators import Simulator
 from .splits import LabelRule, Plan
 
 # %% auto #0
-__all__ = ['UseCaseError', 'Invariance', 'UseCase', 'check_policy', 'load_usecase', 'usecase_module']
+__all__ = ['UseCaseError', 'Invariance', 'UseCase', 'check_policy', 'load_usecase']
 
 # %% ../nbs/10a_usecase.ipynb #237e571e
 class UseCaseError(UserError, ValueError):
@@ -318,7 +318,7 @@ def load_usecase(
     name: str,  # short, as "fraud", or a module, as "claims.usecase"
 ) -> UseCase:
     "Import a use case. Raises `ImportError` saying what is missing."
-    module = usecase_module(name)
+    module = _module_of(name)
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as e:
@@ -335,7 +335,7 @@ def load_usecase(
     return usecase
 
 
-def usecase_module(name: str) -> str:
+def _module_of(name: str) -> str:
     "The module of a use case by its short or dotted name."
     return name if "." in name else f"mlkit.usecases.{name}"
 

@@ -20,7 +20,7 @@ from ..splits import LabelRule, Plan
 from ..usecase import Invariance, UseCase
 
 # %% auto #0
-__all__ = ['SIMULATOR', 'HANDBOOK', 'DAYS', 'features', 'policy', 'LABELS', 'UTC', 'usecase', 'Transaction', 'Label', 'Customer',
+__all__ = ['SIMULATOR', 'HANDBOOK', 'DAYS', 'features', 'policy', 'UTC', 'usecase', 'Transaction', 'Label', 'Customer',
            'Terminal', 'Moment', 'reviewed', 'simulate']
 
 # %% ../../nbs/usecases/fraud.ipynb #8c967b56
@@ -131,7 +131,6 @@ policy = Policy(
 )
 
 # %% ../../nbs/usecases/fraud.ipynb #e39f15f7
-LABELS = LabelRule(Label, refers="transaction_id", value="is_fraud", by_review=("source", "review"))
 UTC = timezone.utc
 
 
@@ -175,7 +174,9 @@ def _riskier_terminal(values: dict[str, Any]) -> dict[str, Any]:
 usecase = UseCase(
     name="fraud",
     request=Transaction,
-    labels=LABELS,
+    labels=LabelRule(
+        Label, refers="transaction_id", value="is_fraud", by_review=("source", "review")
+    ),
     formats=[SIMULATOR, HANDBOOK],
     features=features,
     policy=policy,

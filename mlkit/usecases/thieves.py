@@ -15,10 +15,10 @@ from numpy.random import Generator
 from .payers import DAY, World
 
 # %% auto #0
-__all__ = ['STOLEN', 'SKIMMED', 'TAKEN_OVER', 'Episodes', 'make_episodes', 'stolen_cards', 'takeovers', 'skimmed']
+__all__ = ['STOLEN', 'SKIMMED', 'TAKEN_OVER', 'make_episodes', 'stolen_cards', 'takeovers', 'skimmed']
 
 # %% ../../nbs/usecases/thieves.ipynb #2a02f189
-_EPISODES = 0.0023  # per customer and day
+_PER_CUSTOMER_DAY = 0.0023  # per customer and day
 _MIX = np.array([0.38, 0.27, 0.35])  # of the three kinds
 _MIX_LATER = np.array([0.15, 0.70, 0.15])  # the same after a complete drift
 _SLOTS = 24  # the largest number of payments in an episode
@@ -26,7 +26,7 @@ STOLEN, SKIMMED, TAKEN_OVER = 1, 2, 3  # the kinds; 0 is a genuine payment
 
 
 @dataclass(frozen=True)
-class Episodes:
+class _Episodes:
     "When a fraud begins, of which kind, and where; one array entry an episode."
 
     day: np.ndarray  # days since the start, with fraction
@@ -42,15 +42,15 @@ def make_episodes(
     rng: Generator,
     customers: int,
     later: np.ndarray,  # by day: how far the mix of kinds has moved, 0 to 1
-) -> Episodes:
+) -> _Episodes:
     "Schedule the frauds."
     days = len(later)
-    n = rng.poisson(_EPISODES * customers * days)
+    n = rng.poisson(_PER_CUSTOMER_DAY * customers * days)
     day = rng.random(n) * days
     moved = later[day.astype(np.int64)][:, None]
     edges = np.cumsum(_MIX + moved * (_MIX_LATER - _MIX), axis=1)[:, :2]
     kind = 1 + (rng.random(n)[:, None] > edges).sum(axis=1)
-    return Episodes(day, kind, rng.integers(0, customers, n), rng.random(n))
+    return _Episodes(day, kind, rng.integers(0, customers, n), rng.random(n))
 
 # %% ../../nbs/usecases/thieves.ipynb #26285300
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Slots:
     times: np.ndarray  # the customer's usual amount, so many times
 
 
-def _payments(world: World, episodes: Episodes, kind: int, slots: _Slots) -> pl.DataFrame:
+def _payments(world: World, episodes: _Episodes, kind: int, slots: _Slots) -> pl.DataFrame:
     "The used slots of one kind of episode as payments."
     chosen = (episodes.kind == kind)[:, None] & (np.arange(_SLOTS) < slots.used[:, None])
     customer = np.broadcast_to(episodes.customer[:, None], chosen.shape)[chosen]
@@ -77,7 +77,7 @@ def _payments(world: World, episodes: Episodes, kind: int, slots: _Slots) -> pl.
     return pl.DataFrame(columns, schema_overrides=whole)
 
 
-def stolen_cards(rng: Generator, world: World, episodes: Episodes) -> pl.DataFrame:
+def stolen_cards(rng: Generator, world: World, episodes: _Episodes) -> pl.DataFrame:
     "Bursts: minutes between payments, in a quarter of town the thief happens to be in."
     shape, shops = (len(episodes), _SLOTS), len(world.shop)
     used = np.minimum(2 + rng.poisson(5, len(episodes)), _SLOTS)
@@ -90,7 +90,7 @@ def stolen_cards(rng: Generator, world: World, episodes: Episodes) -> pl.DataFra
     return _payments(world, episodes, STOLEN, slots)
 
 
-def takeovers(rng: Generator, world: World, episodes: Episodes) -> pl.DataFrame:
+def takeovers(rng: Generator, world: World, episodes: _Episodes) -> pl.DataFrame:
     "Someone pays along for 3 to 14 days, three times in four between midnight and six."
     shape = (len(episodes), _SLOTS)
     used = np.minimum(3 + rng.poisson(6, len(episodes)), _SLOTS)
@@ -117,7 +117,7 @@ def skimmed(
     rng: Generator,
     second: np.ndarray,  # of each payment
     terminal: np.ndarray,
-    episodes: Episodes,
+    episodes: _Episodes,
     days: int,
 ) -> np.ndarray:
     "Which payments were made at a compromised terminal and copied: a mask."

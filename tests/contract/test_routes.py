@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 
 from mlkit.decisions import ANSWER, DecisionLog, Engine, Release, read_decisions
 from mlkit.kinds import Constant
-from mlkit.monitoring import decisions_summary, picture_routes
+from mlkit.monitoring import decisions_summary
+from mlkit.pictures import picture_routes
 from mlkit.policy import Guard, Policy, Route, load_policy, save_policy
 from mlkit.review import Queue, cases, counts
 from mlkit.serving import create_app
@@ -98,7 +99,7 @@ def test_three_routes_are_decided_queued_and_reported(world, tmp_path):
     summary = decisions_summary(rows, list(w.usecase.policy.order))
     assert summary["routes"] == dict(accept=2, deposit=2, human=2)
     assert (summary["automatic"], summary["human"]) == (4, 2)
-    assert picture_routes(rows).startswith("data:image/svg+xml")
+    assert picture_routes(rows, list(w.usecase.policy.order))
 
 
 def test_degraded_decisions_take_the_last_route(world):

@@ -5,27 +5,22 @@ Its module lies in a folder outside the repository, which the service cannot see
 
 from __future__ import annotations
 
-import http.client
-import json
-import os
-import socket
 import sys
-from pathlib import Path
 
 import pytest
+from served import ROOT, champion, free_port, post
 
 from mlkit.decisions import find_decision, load_release
 from mlkit.etl import Logs
 from mlkit.fields import ContractError
 from mlkit.kinds import Constant
 from mlkit.modelfiles import save_model
-from mlkit.registry import Registry, promote
+from mlkit.registry import Registry
 from mlkit.release import package, start, stop, write_release
 from mlkit.settings import activate, load_settings
 from mlkit.stores import ensure_store
 from mlkit.usecase import load_usecase
 
-ROOT = Path(__file__).resolve().parents[2]
 STREAMS = '''
 "Streams of a project outside the kit."
 
@@ -93,24 +88,6 @@ def project(tmp_path_factory):
     sys.path.remove(str(folder))
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def champion(registry: Registry, workspace, model) -> None:
-    "Record a model as a run, and promote it."
-    client = registry.client
-    artifacts = (workspace / "artifacts").as_uri()
-    experiment = client.create_experiment("tests", artifact_location=artifacts)
-    run = client.create_run(experiment).info.run_id
-    save_model(model, workspace / "model")
-    client.log_artifacts(run, str(workspace / "model"), "model")
-    client.log_param(run, "kind", model.kind)
-    promote(registry, registry.register(run), [])
-
-
 def test_the_release_refuses_code_that_was_changed(project, tmp_path):
     usecase = load_usecase(NAME)
     save_model(Constant(usecase.features.inputs, usecase.features.hash), tmp_path / "model")
@@ -138,20 +115,11 @@ def test_it_is_served_from_the_bento(project, tmp_path, monkeypatch):
     packed = package(settings, workspace, usecase, registry)
     start(settings, workspace, packed["bento"])
     try:
-        answers = [asked(settings, usecase.example | dict(sum=s)) for s in (20.5, 200, 2000, None)]
+        sums = (20.5, 200, 2000, None)
+        answers = [post(settings, usecase.example | dict(sum=s))[1] for s in sums]
     finally:
         stop(workspace)
     assert [a["route"] for a in answers] == ["pay", "ask", "assessor", "assessor"]
     assert all(a["degraded"] == [] for a in answers)
     logged = find_decision(workspace / "decisions", answers[0]["decision_id"])
     assert logged["values"] == {"holder_n_30d": 1, "holder_mean_30d": 20.5}
-    assert str(project) not in os.environ.get("PYTHONPATH", "")
-
-
-def asked(settings, request: dict) -> dict:
-    "The service's answer."
-    connection = http.client.HTTPConnection(settings.host, settings.port, timeout=10)
-    connection.request("POST", "/decide", json.dumps(request))
-    response = connection.getresponse()
-    assert response.status == 200
-    return json.loads(response.read())
