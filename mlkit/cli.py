@@ -41,7 +41,7 @@ from .usecase import load_usecase
 from .views import settings_table
 
 # %% auto #0
-__all__ = ['app', 'Parameters', 'conclude', 'show_latest', 'run', 'train', 'settings', 'exit_code', 'main']
+__all__ = ['app', 'Parameters', 'conclude', 'run', 'train', 'settings', 'exit_code', 'main']
 
 # %% ../nbs/18_cli.ipynb #c39f183e
 def _point(link: Path, target: Path) -> None:
@@ -71,7 +71,7 @@ def conclude(
     _point(workspace / "latest", run_dir)
 
 
-def show_latest(workspace: Workspace) -> None:
+def _show_latest(workspace: Workspace) -> None:
     "The figures of the workspace's latest run, and where to go from there."
     path = workspace / "latest" / "summary.json"
     if not path.exists():
@@ -165,7 +165,7 @@ def run(
         return console.print(preview_table(preview(prepared.pipeline, selection)))
     with only_one(prepared.workspace):
         _run(settings, prepared, selection)
-    show_latest(prepared.workspace)
+    _show_latest(prepared.workspace)
 
 # %% ../nbs/18_cli.ipynb #f3ddeb55
 @app.command()

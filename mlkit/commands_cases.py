@@ -18,16 +18,16 @@ from .steps import PipelineError
 from .views import case_table, queue_table, trace_tree
 
 app = typer.Typer()
-review_app = typer.Typer(no_args_is_help=True, help="The queue of cases that a human decides.")
-app.add_typer(review_app, name="review")
+_review_app = typer.Typer(no_args_is_help=True, help="The queue of cases that a human decides.")
+app.add_typer(_review_app, name="review")
 
-CaseId = Annotated[str, typer.Argument(help="a case; the beginning of its id is enough")]
+_CaseId = Annotated[str, typer.Argument(help="a case; the beginning of its id is enough")]
 
 # %% auto #0
-__all__ = ['app', 'review_app', 'CaseId', 'STATUSES', 'queue_line', 'review_list', 'review_show', 'review_decide', 'trace']
+__all__ = ['app', 'queue_line', 'trace']
 
 # %% ../nbs/17f_commands_cases.ipynb #18533556
-STATUSES = ("open", "decided", "all")
+_STATUSES = ("open", "decided", "all")
 
 
 def queue_line(
@@ -40,8 +40,8 @@ def queue_line(
     )
 
 
-@review_app.command("list")
-def review_list(
+@_review_app.command("list")
+def _review_list(
     status: Annotated[str, typer.Option(help="open, decided or all")] = "open",
     limit: Annotated[int, typer.Option("-n", help="how many")] = 20,
 ) -> None:
@@ -53,15 +53,15 @@ def review_list(
     """
     from mlkit.review import cases, counts
 
-    if status not in STATUSES:
-        raise PipelineError(f"--status {status}: one of {', '.join(STATUSES)}.")
+    if status not in _STATUSES:
+        raise PipelineError(f"--status {status}: one of {', '.join(_STATUSES)}.")
     queue = Context.load().queue
     console.print(queue_table(cases(queue, status, limit)))
     console.print(queue_line(counts(queue)), soft_wrap=True)
 
 
-@review_app.command("show")
-def review_show(decision_id: CaseId) -> None:
+@_review_app.command("show")
+def _review_show(decision_id: _CaseId) -> None:
     "Show one case: the request, what speaks for it, what was known."
     from mlkit.review import case
 
@@ -82,9 +82,9 @@ def _follow(context: Context) -> None:
         pass  # none to bring up to date
 
 
-@review_app.command("decide")
-def review_decide(
-    decision_id: CaseId,
+@_review_app.command("decide")
+def _review_decide(
+    decision_id: _CaseId,
     positive: Annotated[
         bool,
         typer.Option(

@@ -19,13 +19,13 @@ from .steps import PipelineError
 from .views import audit_line, models_table
 
 app = typer.Typer()
-rollback_app = typer.Typer(
+_rollback_app = typer.Typer(
     no_args_is_help=True, help="Go back to an earlier version; says who did it and why."
 )
-app.add_typer(rollback_app, name="rollback")
+app.add_typer(_rollback_app, name="rollback")
 
 # %% auto #0
-__all__ = ['app', 'rollback_app', 'example_call', 'serve', 'stop', 'models', 'rollback_model', 'audit']
+__all__ = ['app', 'example_call', 'serve', 'stop', 'models', 'audit']
 
 # %% ../nbs/17e_commands_service.ipynb #5405f6d6
 def example_call(
@@ -99,8 +99,8 @@ def models() -> None:
     console.print(models_table(Context.load().registry.versions()))
 
 
-@rollback_app.command("model")
-def rollback_model(
+@_rollback_app.command("model")
+def _rollback_model(
     why: Annotated[str, typer.Option(help="the reason, for the audit trail")] = "not given",
     to: Annotated[
         int | None, typer.Option(help="a version; default: the previous champion")

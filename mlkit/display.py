@@ -25,8 +25,8 @@ from .settings import Workspace
 from .steps import GIVEN, Step
 
 # %% auto #0
-__all__ = ['console', 'METRICS', 'plain_table', 'pairs_table', 'preview_table', 'parameters_table', 'progress_bar', 'RunDisplay',
-           'metrics_table', 'cut_line', 'show_figures', 'next_steps', 'StreamDisplay', 'task_bars']
+__all__ = ['console', 'plain_table', 'pairs_table', 'preview_table', 'parameters_table', 'progress_bar', 'RunDisplay', 'cut_line',
+           'show_figures', 'next_steps', 'StreamDisplay', 'task_bars']
 
 # %% ../nbs/17a_display.ipynb #ad5333c0
 _WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
@@ -172,17 +172,18 @@ class RunDisplay(Watcher):
             self.live.__exit__(*error)
 
 # %% ../nbs/17a_display.ipynb #ff172f3e
-METRICS = dict(auc="AUC", ap="AP", precision_at_100="P@100", ece="ECE")
+_METRICS = ("auc", "ap", "precision_at_100", "ece")
 
 
-def metrics_table(
+def _metrics_table(
     metrics: dict[str, Any],  # the served model's, and `baselines` by name
 ) -> Table:
     "The model beside the baselines."
-    shown = [name for name in METRICS if name in metrics]
-    table = plain_table("", *(METRICS[name] for name in shown))
+    from mlkit.metrics import TITLES
+
+    table = plain_table("", *(TITLES[name] for name in _METRICS))
     for model, values in {"served": metrics, **metrics["baselines"]}.items():
-        table.add_row(model, *(f"{values[name]:.4f}" for name in shown))
+        table.add_row(model, *(f"{values[name]:.4f}" for name in _METRICS))
     return table
 
 
@@ -224,7 +225,7 @@ def show_figures(
 ) -> None:
     "Print the figures of a run."
     to.print(f"\n{_rows_line(summary)}")
-    to.print(metrics_table(summary["metrics"]))
+    to.print(_metrics_table(summary["metrics"]))
     to.print(_decided_line(summary), soft_wrap=True)
     to.print(_parity_line(summary["parity"]), soft_wrap=True)
 

@@ -25,7 +25,7 @@ from .usecase import UseCase
 
 # %% auto #0
 __all__ = ['SIMULATOR', 'simulator_parameters', 'simulated', 'read_pairs', 'step_values', 'workspace_name', 'remember',
-           'choose_workspace', 'chosen_cut', 'outside_of', 'Prepared', 'prepare', 'only_one']
+           'chosen_cut', 'Prepared', 'prepare', 'only_one']
 
 # %% ../nbs/17b_runs.ipynb #d96e5d75
 SIMULATOR = "simulator"
@@ -135,7 +135,7 @@ def _current(settings: Settings) -> Workspace:
         return Workspace(settings.workspaces, SIMULATOR)
 
 
-def choose_workspace(
+def _choose_workspace(
     settings: Settings,
     simulator: Sequence[Any],
     given: dict[str, Any],  # as typed
@@ -228,7 +228,7 @@ def _log_print(workspace: Workspace, usecase: UseCase, until: datetime | None) -
     return digest([fingerprint(logs[stream], until) for stream in usecase.streams])
 
 
-def outside_of(settings: Settings, workspace: Workspace, usecase: UseCase) -> Outside:
+def _outside_of(settings: Settings, workspace: Workspace, usecase: UseCase) -> Outside:
     "Fingerprints of `source`, of `history` (the log before the cut) and of `log`."
 
     def answer(name: str, parameters: dict[str, Any]) -> str:
@@ -273,14 +273,14 @@ def prepare(
     if given.get("source", SIMULATOR) != SIMULATOR:
         given["source"] = _absolute(given["source"])
     step_values(steps, simulator, given)
-    workspace = choose_workspace(settings, simulator, given)
+    workspace = _choose_workspace(settings, simulator, given)
     given = {**_remembered(workspace), **given}
     _check_source(settings, workspace, simulator, given)
     if advance:
         given["cut"] = _next_cut(workspace)
     parameters = check_parameters(steps, step_values(steps, simulator, given))
     workspace.create()
-    outside = outside_of(settings, workspace, usecase)
+    outside = _outside_of(settings, workspace, usecase)
     code = code_digest(settings.usecase)
     return Prepared(Pipeline(steps, parameters, workspace, code, outside), given)
 

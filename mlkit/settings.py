@@ -19,8 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['Settings', 'is_loopback', 'SettingsError', 'find_ini', 'read_ini', 'load_settings', 'replace_text', 'Workspace',
-           'active_workspace', 'activate']
+__all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'Workspace', 'active_workspace', 'activate']
 
 # %% ../nbs/00_settings.ipynb #80466d33
 _BUNDLED = "mlkit.usecases."
@@ -100,7 +99,7 @@ class Settings(BaseSettings):
         return self.redis_url.get_secret_value() if self.state_store == "redis" else ""
 
 # %% ../nbs/00_settings.ipynb #7058f819
-def is_loopback(
+def _is_loopback(
     host: str,  # a name or an address
 ) -> bool:
     "Can only this machine reach it?"
@@ -116,7 +115,7 @@ class SettingsError(UserError, ValueError):
     "A setting is wrong; the message names the key, the reason and what is allowed."
 
 
-def find_ini(
+def _find_ini(
     start: Path | str = ".",  # folder to start from
 ) -> Path | None:  # the nearest `settings.ini` at or above it
     "Look for `settings.ini` here and in every folder above."
@@ -127,7 +126,7 @@ def find_ini(
     return None
 
 
-def read_ini(
+def _read_ini(
     path: Path,  # a `settings.ini` with one section, `[mlkit]`
 ) -> dict[str, str]:  # key to value, both as written
     "The `[mlkit]` section as a dictionary."
@@ -199,7 +198,7 @@ def _check_secrets(
 
 def _check_reach(settings: Settings) -> None:
     "Raise where the service would answer anyone on the network."
-    if is_loopback(settings.host) or settings.token.get_secret_value():
+    if _is_loopback(settings.host) or settings.token.get_secret_value():
         return
     raise SettingsError(
         f"host = {settings.host} is reachable from other machines, and the service would answer "
@@ -218,8 +217,8 @@ def load_settings(
     **overrides: Any,  # values that win over the file; the environment wins over them
 ) -> Settings:  # typed and checked; relative paths made absolute
     "Settings of the project that `start` lies in; raises `SettingsError` naming every wrong key."
-    ini = find_ini(start)
-    values: dict[str, Any] = read_ini(ini) if ini else {}
+    ini = _find_ini(start)
+    values: dict[str, Any] = _read_ini(ini) if ini else {}
     base = ini.parent if ini else Path(start).resolve()
     try:
         read = Settings(**{"root": base, **values, **overrides})

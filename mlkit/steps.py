@@ -19,15 +19,14 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['TYPES', 'GIVEN', 'PipelineError', 'Parameter', 'Cell', 'code_cells', 'parameters_of', 'Step', 'load_pipeline',
-           'names_of', 'check_parameters']
+__all__ = ['GIVEN', 'PipelineError', 'Parameter', 'parameters_of', 'Step', 'load_pipeline', 'names_of', 'check_parameters']
 
 # %% ../nbs/16a_steps.ipynb #2cd26f8c
 class PipelineError(UserError, ValueError):
     "The pipeline cannot be run as asked; the message says what to change."
 
 
-TYPES: dict[str, Any] = dict(str=str, int=int, float=float, bool=bool)
+_TYPES: dict[str, Any] = dict(str=str, int=int, float=float, bool=bool)
 _CHOICES = "one of:"
 
 
@@ -57,7 +56,7 @@ class Parameter:
     ) -> Any:
         "The value in the parameter's type. Raises `PipelineError` naming the parameter."
         try:
-            found = TypeAdapter(TYPES[self.type]).validate_python(value)
+            found = TypeAdapter(_TYPES[self.type]).validate_python(value)
         except ValidationError as e:
             reason = e.errors()[0]["msg"]
             meaning = f"{self.doc or 'a value'} ({self.type}, default {self.default!r})"
@@ -72,16 +71,16 @@ class Parameter:
 
 # %% ../nbs/16a_steps.ipynb #0d6a06f9
 @dataclass(frozen=True)
-class Cell:
+class _Cell:
     "A code cell of a notebook."
 
     source: str
     tags: tuple[str, ...]
 
 
-def code_cells(
+def _code_cells(
     path: Path,  # a notebook
-) -> list[Cell]:
+) -> list[_Cell]:
     "The code cells, in order. Raises `PipelineError` where the file is no notebook."
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -90,7 +89,7 @@ def code_cells(
     found = []
     for cell in cells:
         if cell["cell_type"] == "code":
-            found.append(Cell("".join(cell["source"]), tuple(cell["metadata"].get("tags", []))))
+            found.append(_Cell("".join(cell["source"]), tuple(cell["metadata"].get("tags", []))))
     return found
 
 
@@ -102,9 +101,9 @@ def _declared(
 ) -> Parameter:
     "A declaration as a parameter."
     name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
-    if kind not in TYPES:
+    if kind not in _TYPES:
         raise PipelineError(
-            f"{notebook}: parameter {name} is of type {kind}; parameters are {', '.join(TYPES)}."
+            f"{notebook}: parameter {name} is of type {kind}; parameters are {', '.join(_TYPES)}."
         )
     comment = line.partition("#")[2].strip()
     return Parameter(name, kind, ast.literal_eval(value), comment)
@@ -114,7 +113,7 @@ def parameters_of(
     path: Path,  # a notebook with a cell tagged `parameters`
 ) -> list[Parameter]:
     "The declared parameters of a notebook."
-    tagged = [cell.source for cell in code_cells(path) if "parameters" in cell.tags]
+    tagged = [cell.source for cell in _code_cells(path) if "parameters" in cell.tags]
     if not tagged:
         raise PipelineError(f"{path.name} has no cell tagged `parameters`.")
     lines, found = tagged[0].splitlines(), []
@@ -139,7 +138,7 @@ class Step:
     @property
     def code(self) -> list[str]:
         "What the notebook does, the declared defaults left out."
-        return [c.source for c in code_cells(self.notebook) if "parameters" not in c.tags]
+        return [c.source for c in _code_cells(self.notebook) if "parameters" not in c.tags]
 
 
 def _begins_as(source: str) -> str | None:

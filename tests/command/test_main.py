@@ -106,7 +106,7 @@ def test_text_from_outside_is_no_markup(tmp_path):
 
 
 def test_routes_are_shown_in_the_policys_order():
-    values = dict(auc=0.9, ap=0.5, ece=0.01)
+    values = dict(auc=0.9, ap=0.5, precision_at_100=0.2, ece=0.01)
     summary = dict(
         rows=1000,
         quarantined=0,

@@ -7,7 +7,7 @@ import pytest
 
 from mlkit.pipeline import Record
 from mlkit.runs import (
-    outside_of,
+    _outside_of,
     prepare,
     read_pairs,
     remember,
@@ -139,7 +139,7 @@ def test_advance_needs_a_served_period(settings):
 
 def test_a_source_is_known_by_its_bytes(settings, source):
     workspace = Workspace(settings.workspaces, "june")
-    outside = outside_of(settings, workspace, FRAUD)
+    outside = _outside_of(settings, workspace, FRAUD)
     before = outside("source", dict(source=str(source)))
     source.rename(source.with_name("july.csv"))
     assert outside("source", dict(source=str(source.with_name("july.csv")))) == before

@@ -5,10 +5,10 @@ import pytest
 from mlkit.settings import (
     SettingsError,
     Workspace,
+    _find_ini,
+    _is_loopback,
     activate,
     active_workspace,
-    find_ini,
-    is_loopback,
     load_settings,
     replace_text,
 )
@@ -88,7 +88,7 @@ def test_the_nearest_file_above_is_taken(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     project(tmp_path)
     project(tmp_path / "a")
-    assert find_ini(tmp_path / "a" / "b") == tmp_path / "a" / "settings.ini"
+    assert _find_ini(tmp_path / "a" / "b") == tmp_path / "a" / "settings.ini"
 
 
 def test_a_module_of_the_project_can_be_imported(tmp_path, monkeypatch):
@@ -139,4 +139,4 @@ def test_text_is_replaced_whole(tmp_path):
     [("localhost", True), ("127.0.0.2", True), ("::1", True), ("0.0.0.0", False), ("web", False)],
 )
 def test_loopback(host, loopback):
-    assert is_loopback(host) == loopback
+    assert _is_loopback(host) == loopback

@@ -8,8 +8,8 @@ from mlkit.settings import load_settings
 from mlkit.steps import (
     Parameter,
     PipelineError,
+    _code_cells,
     check_parameters,
-    code_cells,
     load_pipeline,
     names_of,
     parameters_of,
@@ -79,7 +79,7 @@ def test_a_type_that_papermill_does_not_know_is_refused(tmp_path):
 def test_a_file_that_is_no_notebook_is_named(tmp_path, text):
     (tmp_path / "1.ipynb").write_text(text)
     with pytest.raises(PipelineError, match="1.ipynb is no readable notebook"):
-        code_cells(tmp_path / "1.ipynb")
+        _code_cells(tmp_path / "1.ipynb")
 
 
 def test_a_copied_step_that_says_the_old_name_is_refused(folder):
