@@ -8,14 +8,27 @@ from typing import Any
 
 import polars as pl
 import pytest
-from helpers import OVER, Pay, as_frame, ask, assert_same_bits, empty_state, numbered, pays, view
+from helpers import (
+    OVER,
+    Pay,
+    as_frame,
+    ask,
+    assert_same_bits,
+    empty_state,
+    numbered,
+    online_frame,
+    pays,
+    view,
+)
 
 from mlkit.aggregates import add_aggregates
+from mlkit.eventlog import append
 from mlkit.events import ContractError, StreamType, UnknownWord
 from mlkit.facts import FACTS, FactKind, add_facts
 from mlkit.features import FeatureSet
 from mlkit.formulas import AGGREGATES, AggregateKind, as_measured, in_unit, number, ratio
 from mlkit.frames import offline
+from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import apply
 from mlkit.requests import Online
 
@@ -84,7 +97,6 @@ def tips(n: int) -> pl.DataFrame:
     return numbered(pays(n, who=lambda i: i % 2, tip=tip))
 
 
-@pytest.mark.xfail(reason="the state knows the kit's facts only")
 def test_frame_and_state_agree_bit_for_bit():
     "Loaded, applied one by one, asked before each event."
     features, frame = FeatureSet(Pay, [view(members())]), tips(120)
@@ -95,6 +107,15 @@ def test_frame_and_state_agree_bit_for_bit():
             answers.append(ask(online, store, request))
             apply(store, Pay, frame[i : i + 1])
     assert_same_bits(as_frame(answers, features), expected)
+
+
+def test_a_state_loaded_at_once_agrees_too(logs, tmp_path):
+    features, frame = FeatureSet(Pay, [view(members())]), tips(300)
+    append(logs[Pay], frame.drop("seq"), "all")
+    load_lmdb(features, tmp_path / "state", logs)
+    with LmdbStore(features, tmp_path / "state") as store:
+        expected = offline(features, frame, {Pay: frame}).drop("event_id")
+        assert_same_bits(online_frame(features, frame, store), expected)
 
 
 def test_values_are_what_the_words_mean():
