@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, pairwise
 
 import numpy as np
 import polars as pl
@@ -41,34 +42,39 @@ class _History:
         events = group.rows(events).sort("event_time", "seq")
         codes = _codes(events, group.by)
         order = np.argsort(codes, kind="stable")
-        events, codes = events[order], codes[order]
-        begins = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
+        events = events[order]
+        steps = np.diff(codes[order], prepend=-1)
+        begins = np.flatnonzero(steps)
         times = events["event_time"].dt.timestamp("us").to_numpy()
         return cls(group, events, times, begins)
 
     @cached_property
     def chunks(self) -> list[list[tuple[int, int]]]:
         "For each entity the events of each of its chunks: from, to."
-        begins = self.begins.tolist()
-        ends = [*begins[1:], len(self.times)]
-        return [list(stretches(self.times, a, b)) for a, b in zip(begins, ends)]
+        bounds = [*self.begins.tolist(), len(self.times)]
+        chunks = []
+        for begin, end in pairwise(bounds):
+            chunks.append(list(stretches(self.times, begin, end)))
+        return chunks
 
     @cached_property
     def bounds(self) -> np.ndarray:
-        "Where chunks begin, and the end of the last; one row a chunk."
-        return np.array([bounds for entity in self.chunks for bounds in entity], np.int64)
+        "Where each chunk begins and ends; one row a chunk."
+        bounds = list(chain.from_iterable(self.chunks))
+        return np.array(bounds, np.int64)
 
     def entities(self) -> Iterator[bytes]:
         "The entities' bytes, in order."
-        keys = keys_of(self.events[self.begins], self.group.by)
+        firsts = self.events[self.begins]
+        keys = keys_of(firsts, self.group.by)
         return map(entity_bytes, keys.iter_rows())
 
 # %% ../nbs/04g_bulk.ipynb #4b3065a0
 def _columns(history: _History, layout: Layout) -> np.ndarray:
     "All chunks' columns, one row a column, as they are stored."
     events, group = history.events, history.group
-    counts = history.bounds[:, 1] - history.bounds[:, 0]
-    starts = np.repeat(history.bounds[:, 0], counts)  # of each event's chunk
+    begins, ends = history.bounds.T
+    starts = np.repeat(begins, ends - begins)  # of each event's chunk
     links = {fact: _occurrences(history, fact) for fact in layout.linked}
     columns = [history.times, events["seq"].to_numpy()]
     for fact in layout.totals:
@@ -76,7 +82,8 @@ def _columns(history: _History, layout: Layout) -> np.ndarray:
         columns.append(_running(amounts, starts))
     for fact in layout.wide:
         upto = np.arange(1, len(starts) + 1)
-        columns += _halves(squares(group.coded(events, fact), starts, upto))
+        totals = squares(group.coded(events, fact), starts, upto)
+        columns += _halves(totals)
     columns += [group.coded(events, fact) for fact in layout.values.values()]
     columns += [links[fact][1] for fact in layout.linked]
     return np.stack(columns).astype(np.int64, copy=False)
@@ -93,7 +100,8 @@ def _halves(totals: pl.Series) -> list[np.ndarray]:
     "Totals of 128 bits, not negative, as two signed columns."
     high = totals // 2**64
     low = totals - high * pl.Series([2**64], dtype=pl.Int128)
-    return [low.cast(pl.UInt64).to_numpy().view(np.int64), high.cast(pl.Int64).to_numpy()]
+    unsigned = low.cast(pl.UInt64).to_numpy()
+    return [unsigned.view(np.int64), high.cast(pl.Int64).to_numpy()]
 
 
 def _occurrences(history: _History, fact: Fact) -> tuple[np.ndarray, np.ndarray]:
@@ -101,9 +109,11 @@ def _occurrences(history: _History, fact: Fact) -> tuple[np.ndarray, np.ndarray]
     codes = _codes(history.events, history.group.occurrences(fact).by)
     order = np.argsort(codes, kind="stable")
     repeated = np.diff(codes[order]) == 0
-    earlier, later = order[:-1][repeated], order[1:][repeated]
-    newest, before = np.ones(len(codes), np.int64), np.full(len(codes), NEVER)
+    earlier = order[:-1][repeated]
+    later = order[1:][repeated]
+    newest = np.ones(len(codes), np.int64)
     newest[earlier] = 0
+    before = np.full(len(codes), NEVER)
     before[later] = history.times[earlier]
     return newest, before
 
@@ -122,11 +132,14 @@ def records(
     columns = _columns(history, layout)
     extremes = iter(_extremes(history, layout, columns))
     for entity, chunks in zip(history.entities(), history.chunks):
-        yield from _chunk_records(group.tag + b"\x00" + entity, layout, columns, chunks)
-        if layout.ranged:
-            entries = [Entry(int(columns[0, a]), next(extremes)) for a, _ in chunks]
-            for level, node in levels(entries):
-                yield group.tag + bytes([level]) + entity, node[0].time, pack_node(node)
+        prefix = group.tag + b"\x00" + entity
+        yield from _chunk_records(prefix, layout, columns, chunks)
+        if not layout.ranged:
+            continue
+        entries = [Entry(int(history.times[a]), next(extremes)) for a, _ in chunks]
+        for level, node in levels(entries):
+            prefix = group.tag + bytes([level]) + entity
+            yield prefix, node[0].time, pack_node(node)
 
 
 def _chunk_records(
@@ -135,16 +148,19 @@ def _chunk_records(
     "The chunks of one entity."
     head = Head.empty(layout)
     for a, b in chunks:
-        yield prefix, int(columns[0, a]), head.pack(b - a) + columns[:, a:b].tobytes()
+        time = int(columns[0, a])
+        body = columns[:, a:b].tobytes()
+        yield prefix, time, head.pack(b - a) + body
         totals = columns[2 : layout.single, b - 1].tolist()
         head = head.plus(b - a, layout.whole(totals))
 
 
 def _extremes(history: _History, layout: Layout, columns: np.ndarray) -> list[list[int]]:
     "For each chunk the smallest and largest value of each measure, as an entry holds them."
-    sources, starts = list(layout.values), history.bounds[:, 0]
+    starts = history.bounds[:, 0]
     found = []
-    for source in layout.ranged:
-        values = columns[layout.single + sources.index(source)]
-        found += [np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)]
+    for values, source in zip(columns[layout.single :], layout.values):
+        if source in layout.ranged:
+            found.append(np.minimum.reduceat(values, starts))
+            found.append(np.maximum.reduceat(values, starts))
     return np.stack(found, axis=1).tolist() if found else []

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .aggregates import Fact, GroupBy
-from .chunks import LAST, NEVER, Chunk, Event, Head, divided, layout_of
+from .chunks import LAST, NEVER, Chunk, Event, Head, Name, divided, layout_of, minus
 from .lookups import Place, Position, Reader
 from .nodes import Entry, entry_of, grouped, joined, levels, pack_node, unpack_node
 
 # %% auto #0
-__all__ = ['Name', 'Writer', 'Entity', 'link']
+__all__ = ['Writer', 'Entity', 'link']
 
 # %% ../nbs/04f_changes.ipynb #555c45ce
 class Writer(Reader):
@@ -38,23 +38,23 @@ class Writer(Reader):
         "These prefixes will be asked about, from these times on; a store across a network."
 
 # %% ../nbs/04f_changes.ipynb #d4f2b908
-Name = tuple[int, int]  # of an event within an entity: time and seq
-
-
 class Entity:
     "The chunks of one entity, while they change."
 
     def __init__(self, writer: Writer, group: GroupBy, entity: bytes):
-        self.writer, self.layout = writer, layout_of(group)
-        self.tag, self.entity, self.prefix = group.tag, entity, group.tag + b"\x00" + entity
+        self.writer = writer
+        self.layout = layout_of(group)
+        self.tag, self.entity = group.tag, entity
+        self.prefix = self.level(0)  # of its chunks
         self.chunks: dict[int | None, Chunk] = {}  # by the key they have in the store
         self.dirty: set[int | None] = set()
 
     def level(self, n: int) -> bytes:
-        "The prefix of a level of nodes."
+        "The prefix of a level: of chunks (0) or nodes."
         return self.tag + bytes([n]) + self.entity
 
-    def _read(self, record: memoryview) -> Chunk:
+    def read(self, record: memoryview) -> Chunk:
+        "The chunk of a stored record, with the changes made here."
         key = record[self.layout.head]
         if key not in self.chunks:
             self.chunks[key] = Chunk.read(self.layout, record)
@@ -68,7 +68,7 @@ class Entity:
         if record is None:
             record = self.writer.ceil(self.prefix, NEVER)
         if record is not None:
-            return self._read(record)
+            return self.read(record)
         self.chunks[None] = Chunk.empty(self.layout)
         return self.chunks[None]
 
@@ -84,37 +84,28 @@ class Entity:
 
     def holds(self, name: Name) -> bool:
         "Is an event there?"
-        return self._chunk(name[0]).find(*name)[1]
+        _, there = self._chunk(name[0]).find(*name)
+        return there
 
     def set_amount(self, name: Name, k: int, amount: int) -> None:
         "Change what an event that is there adds to the k-th total."
         chunk = self._chunk(name[0])
-        chunk.set_amount(chunk.find(*name)[0], k, amount)
+        at, _ = chunk.find(*name)
+        chunk.set_amount(at, k, amount)
         self.dirty.add(chunk.key)
 
     def set_value(self, name: Name, k: int, value: int) -> None:
         "Change the k-th single value of an event that is there."
         chunk = self._chunk(name[0])
-        chunk.single[k][chunk.find(*name)[0]] = value
+        at, _ = chunk.find(*name)
+        chunk.single[k][at] = value
         self.dirty.add(chunk.key)
 
     def neighbours(self, name: Name) -> tuple[Name | None, Name | None]:
         "The events before and after the place of one that is not there."
         chunk = self._chunk(name[0])
         at, _ = chunk.find(*name)
-        before = _name(chunk, at - 1) if at else _name(self._beside(chunk, -1), -1)
-        after = _name(chunk, at) if at < len(chunk) else _name(self._beside(chunk, 1), 0)
-        return before, after
-
-    def _beside(self, chunk: Chunk, step: int) -> Chunk | None:
-        "The chunk before (-1) or after (1) another."
-        if chunk.key is None:
-            return None
-        if step < 0:
-            record = self.writer.floor(self.prefix, chunk.key)
-        else:
-            record = self.writer.ceil(self.prefix, chunk.key + 1)
-        return None if record is None else self._read(record)
+        return _before(self, chunk, at), _after(self, chunk, at)
 
     def flush(self) -> None:
         "Write what changed."
@@ -126,9 +117,25 @@ class Entity:
         self.chunks.clear()
         self.dirty.clear()
 
+# %% ../nbs/04f_changes.ipynb #6a354b01
+def _before(entity: Entity, chunk: Chunk, at: int) -> Name | None:
+    "The event before a place of a chunk."
+    if at > 0:
+        return chunk.name(at - 1)
+    if chunk.key is None:
+        return None
+    record = entity.writer.floor(entity.prefix, chunk.key)
+    return None if record is None else entity.read(record).name(-1)
 
-def _name(chunk: Chunk | None, at: int) -> Name | None:
-    return None if chunk is None else (chunk.times[at], chunk.seqs[at])
+
+def _after(entity: Entity, chunk: Chunk, at: int) -> Name | None:
+    "The event at a place of a chunk: the next one."
+    if at < len(chunk):
+        return chunk.name(at)
+    if chunk.key is None:
+        return None
+    record = entity.writer.ceil(entity.prefix, chunk.key + 1)
+    return None if record is None else entity.read(record).name(0)
 
 # %% ../nbs/04f_changes.ipynb #a80750e3
 class _Change(NamedTuple):
@@ -165,10 +172,12 @@ def _behind(entity: Entity, key: int | None) -> list[tuple[int, bytes]]:
 
 def _replace(entity: Entity, old: int | None, parts: list[Chunk]) -> None:
     "Put a chunk's parts under the times of their first events."
+    writer, prefix = entity.writer, entity.prefix
     for part in parts:
-        entity.writer.put(entity.prefix, part.times[0], part.pack())
-    if old is not None and old not in [part.times[0] for part in parts]:
-        entity.writer.delete(entity.prefix, old)
+        writer.put(prefix, part.times[0], part.pack())
+    keys = [part.times[0] for part in parts]
+    if old is not None and old not in keys:
+        writer.delete(prefix, old)
 
 
 def _exchange_head(entity: Entity, key: int | None, stored: bytes, head: Head) -> Head:
@@ -179,7 +188,7 @@ def _exchange_head(entity: Entity, key: int | None, stored: bytes, head: Head) -
     if head != old:
         entity.writer.put(entity.prefix, key, head.pack(n) + stored[8 * layout.head :])
     end = Place(layout, record, LAST)
-    return head.plus(n, [a - b for a, b in zip(end.totals, old.totals)])
+    return head.plus(n, minus(end.totals, old.totals))
 
 # %% ../nbs/04f_changes.ipynb #9a809381
 def _update_nodes(entity: Entity, changes: list[_Change]) -> None:
@@ -229,11 +238,13 @@ def _node_of(entity: Entity, level: int, change: _Change) -> memoryview:
 
 def _put_nodes(entity: Entity, level: int, old: int, entries: list[Entry]) -> _Change:
     "Write entries in place of a node, as one or as several."
+    writer, prefix = entity.writer, entity.level(level)
     parts = grouped(entries, evenly=True)
     for part in parts:
-        entity.writer.put(entity.level(level), part[0].time, pack_node(part))
-    if old not in [part[0].time for part in parts]:
-        entity.writer.delete(entity.level(level), old)
+        writer.put(prefix, part[0].time, pack_node(part))
+    keys = [part[0].time for part in parts]
+    if old not in keys:
+        writer.delete(prefix, old)
     return _Change(old, [joined(part) for part in parts])
 
 # %% ../nbs/04f_changes.ipynb #1849c909

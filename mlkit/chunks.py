@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
@@ -19,8 +20,8 @@ import polars as pl
 from .aggregates import Fact, GroupBy
 
 # %% auto #0
-__all__ = ['NEVER', 'LAST', 'CHUNK', 'ordered', 'unordered', 'entity_bytes', 'join_halves', 'Part', 'Layout', 'layout_of', 'Head',
-           'Event', 'Chunk', 'stretches', 'divided']
+__all__ = ['NEVER', 'LAST', 'Name', 'CHUNK', 'ordered', 'unordered', 'entity_bytes', 'join_halves', 'Part', 'Layout', 'layout_of',
+           'plus', 'minus', 'Head', 'Event', 'Chunk', 'as_table', 'stretches', 'divided']
 
 # %% ../nbs/04c_chunks.ipynb #a8287387
 _INT64 = struct.Struct(">Q")
@@ -78,11 +79,15 @@ def join_halves(low: int, high: int) -> int:
 
 def _split(totals: Iterable[int]) -> list[int]:
     "Halves of several numbers, one after the other."
-    return [half for n in totals for half in _halves(n)]
+    halves: list[int] = []
+    for n in totals:
+        halves += _halves(n)
+    return halves
 
 
 def _join(halves: Sequence[int]) -> list[int]:
-    return [join_halves(low, high) for low, high in zip(halves[::2], halves[1::2])]
+    pairs = zip(halves[::2], halves[1::2])
+    return [join_halves(low, high) for low, high in pairs]
 
 # %% ../nbs/04c_chunks.ipynb #f8125214
 @dataclass(frozen=True)
@@ -94,12 +99,12 @@ class Part:
     column: int = -1  # of the values it is made from, or of its occurrences before
     source: str = ""
 
-
+# %% ../nbs/04c_chunks.ipynb #eba24719
 class Layout:
     "Where the facts of a group lie in its chunks."
 
     def __init__(self, group: GroupBy):
-        self.group, self.facts = group, group.facts
+        self.facts = group.facts
         self.totals = self._kept("total", "linked")  # 64 bits
         self.wide = self._kept("wide")  # 128 bits
         self.summed = [*self.totals, *self.wide]
@@ -108,50 +113,69 @@ class Layout:
         self.ranged = list(self._sources("smallest", "largest"))  # sources with nodes above
         self.plain = not (self.wide or self.values or self.linked)  # totals of 64 bits only
         self.forward = bool(self._kept("first"))  # may look at the chunk after a window's edge
-        self.head = 2 + 2 * len(self.summed)  # numbers in a chunk's head
-        self.single = 2 + len(self.totals) + 2 * len(self.wide)  # column of the first value
-        self.columns = self.single + len(self.values) + len(self.linked)
+        self._number()
         self.parts = [self.part(f) for f in self.facts]
-        # of each total: where its first half lies in the head, and its (first) column
-        n = len(self.totals)
-        self.narrow = [(2 + 2 * k, 2 + k) for k in range(n)]
-        self.pairs = [(2 + 2 * (n + k), 2 + n + 2 * k) for k in range(len(self.wide))]
         self.nothing = (0,) * len(self.facts)
+
+    def _number(self) -> None:
+        "Where each total lies: its first half in the head, and its (first) column."
+        head, column = 2, 2
+        self.narrow: list[tuple[int, int]] = []
+        for _ in self.totals:
+            self.narrow.append((head, column))
+            head, column = head + 2, column + 1
+        self.pairs: list[tuple[int, int]] = []
+        for _ in self.wide:
+            self.pairs.append((head, column))
+            head, column = head + 2, column + 2
+        self.head = head  # numbers in a chunk's head
+        self.single = column  # of the first single value
+        self.columns = column + len(self.values) + len(self.linked)
 
     def _kept(self, *ways: str) -> list[Fact]:
         return [f for f in self.facts if f.kept in ways]
 
     def _sources(self, *ways: str) -> dict[str, Fact]:
         "By source, sorted: one of the facts that are made from it."
-        return dict(sorted({f.source: f for f in self._kept(*ways)}.items()))
+        facts = {}
+        for fact in self._kept(*ways):
+            facts[fact.source] = fact
+        return dict(sorted(facts.items()))
 
     def part(self, fact: Fact) -> Part:
-        total = self.summed.index(fact) if fact in self.summed else -1
-        if fact.kept == "linked":
-            column = self.single + len(self.values) + self.linked.index(fact)
-            return Part(fact.kept, total, column)
-        if fact.source in self.values and total < 0:
+        "Where a fact lies."
+        if fact not in self.summed:
             column = self.single + list(self.values).index(fact.source)
-            return Part(fact.kept, total, column, fact.source)
-        return Part(fact.kept, total)
+            return Part(fact.kept, column=column, source=fact.source)
+        total = self.summed.index(fact)
+        if fact not in self.linked:
+            return Part(fact.kept, total)
+        column = self.single + len(self.values) + self.linked.index(fact)
+        return Part(fact.kept, total, column)
 
     @property
     def names(self) -> list[str]:
         "The columns' names, for people."
-        wide = [f"{f.kind} {f.field}, {half}" for f in self.wide for half in ("low", "high")]
-        totals = [f"{f.kind} {f.field}".strip() for f in self.totals]
-        before = [f"{f.field} before" for f in self.linked]
-        return ["time", "seq", *totals, *wide, *self.values, *before]
+        names = ["time", "seq"]
+        names += [f"{f.kind} {f.field}".strip() for f in self.totals]
+        for fact in self.wide:
+            names.append(f"{fact.kind} {fact.field}, low")
+            names.append(f"{fact.kind} {fact.field}, high")
+        names += self.values
+        names += [f"{f.field} before" for f in self.linked]
+        return names
 
     def stored(self, totals: Sequence[int]) -> list[int]:
         "Totals within a chunk as its columns hold them."
         n = len(self.totals)
-        return [*totals[:n], *_split(totals[n:])]
+        narrow, wide = totals[:n], totals[n:]
+        return [*narrow, *_split(wide)]
 
     def whole(self, stored: Sequence[int]) -> list[int]:
         "The inverse."
         n = len(self.totals)
-        return [*stored[:n], *_join(stored[n:])]
+        narrow, halves = stored[:n], stored[n:]
+        return [*narrow, *_join(halves)]
 
 
 @lru_cache(4096)
@@ -160,6 +184,16 @@ def layout_of(group: GroupBy) -> Layout:
     return Layout(group)
 
 # %% ../nbs/04c_chunks.ipynb #15e38931
+def plus(totals: Iterable[int], more: Iterable[int]) -> list[int]:
+    "Totals with as many amounts added."
+    return [a + b for a, b in zip(totals, more)]
+
+
+def minus(totals: Iterable[int], less: Iterable[int]) -> list[int]:
+    "Totals without others."
+    return [a - b for a, b in zip(totals, less)]
+
+
 @dataclass
 class Head:
     "How many events lie before a chunk, and their totals."
@@ -170,19 +204,27 @@ class Head:
     @classmethod
     def empty(cls, layout: Layout) -> Head:
         "Of an entity's first chunk."
-        return cls(0, [0] * len(layout.summed))
+        nothing = [0] * len(layout.summed)
+        return cls(0, nothing)
 
     @classmethod
     def read(cls, layout: Layout, record: Sequence[int]) -> Head:
-        return cls(record[1], _join(record[2 : layout.head]))
+        "Of a stored chunk."
+        halves = record[2 : layout.head]
+        return cls(record[1], _join(halves))
 
     def plus(self, count: int, totals: Iterable[int]) -> Head:
         "Behind so many more events."
-        return Head(self.count + count, [a + b for a, b in zip(self.totals, totals)])
+        return Head(self.count + count, plus(self.totals, totals))
 
     def pack(self, n: int) -> bytes:
         "As the beginning of a chunk of n events."
-        return array("q", [n, self.count, *_split(self.totals)]).tobytes()
+        numbers = array("q", [n, self.count])
+        numbers.extend(_split(self.totals))
+        return numbers.tobytes()
+
+
+Name = tuple[int, int]  # of an event within an entity: time and seq
 
 
 @dataclass
@@ -205,52 +247,71 @@ class Chunk:
         head: Head,
         columns: list[array],  # times, seqs, running totals, single values
     ):
-        self.layout, self.key, self.head, self.columns = layout, key, head, columns
+        self.layout = layout
+        self.key = key
+        self.head = head
+        self.columns = columns
         self.times, self.seqs = columns[:2]
-        self.running, self.single = columns[2 : layout.single], columns[layout.single :]
+        self.running = columns[2 : layout.single]
+        self.single = columns[layout.single :]
         self.appended = True  # new events came at the end
 
     @classmethod
     def empty(cls, layout: Layout) -> Chunk:
-        return cls(layout, None, Head.empty(layout), [array("q") for _ in range(layout.columns)])
+        "Of an entity that is not known yet."
+        columns = [array("q") for _ in range(layout.columns)]
+        return cls(layout, None, Head.empty(layout), columns)
 
     @classmethod
     def read(cls, layout: Layout, record: memoryview) -> Chunk:
         "From a stored record."
         numbers = array("q", record.tobytes())
-        n, first = numbers[0], layout.head
-        columns = [numbers[a : a + n] for a in range(first, len(numbers), n)]
-        return cls(layout, numbers[first], Head.read(layout, numbers), columns)
+        n = numbers[0]
+        columns = []
+        for begin in range(layout.head, len(numbers), n):
+            columns.append(numbers[begin : begin + n])
+        key = numbers[layout.head]
+        return cls(layout, key, Head.read(layout, numbers), columns)
 
     def pack(self) -> bytes:
         "As a record to be stored."
-        return self.head.pack(len(self)) + b"".join(c.tobytes() for c in self.columns)
+        head = self.head.pack(len(self))
+        return head + b"".join(self.columns)
 
     def __len__(self) -> int:
         return len(self.times)
+
+    def name(self, i: int) -> Name:
+        "Time and seq of the i-th event."
+        return self.times[i], self.seqs[i]
 
     def totals(self, i: int) -> list[int]:
         "Totals of the first i events."
         if not i:
             return [0] * len(self.layout.summed)
-        return self.layout.whole([c[i - 1] for c in self.running])
+        last = [column[i - 1] for column in self.running]
+        return self.layout.whole(last)
 
     def end(self) -> Head:
         "The head of a chunk that follows."
-        return self.head.plus(len(self), self.totals(len(self)))
+        n = len(self)
+        return self.head.plus(n, self.totals(n))
 
     def find(self, time: int, seq: int) -> tuple[int, bool]:
         "Where an event is, or would be; and whether it is there."
-        at = bisect_left(self.times, time)
-        at = bisect_left(self.seqs, seq, at, bisect_right(self.times, time, at))
-        there = at < len(self) and self.times[at] == time and self.seqs[at] == seq
+        begin = bisect_left(self.times, time)
+        end = bisect_right(self.times, time, begin)
+        at = bisect_left(self.seqs, seq, begin, end)
+        there = at < end and self.seqs[at] == seq
         return at, there
 
     def insert(self, at: int, event: Event) -> None:
         "Put an event at its place."
         late = at < len(self)
-        totals = [a + b for a, b in zip(self.totals(at), event.amounts)]
-        numbers = [event.time, event.seq, *self.layout.stored(totals), *event.values]
+        totals = plus(self.totals(at), event.amounts)
+        numbers = [event.time, event.seq]
+        numbers += self.layout.stored(totals)
+        numbers += event.values
         for column, number in zip(self.columns, numbers):
             column.insert(at, number)
         if late:
@@ -259,21 +320,27 @@ class Chunk:
 
     def set_amount(self, at: int, k: int, amount: int) -> None:
         "Change what the event at a place adds to the k-th total."
-        by = [0] * len(self.layout.summed)
-        by[k] = amount - (self.totals(at + 1)[k] - self.totals(at)[k])
+        amounts = minus(self.totals(at + 1), self.totals(at))
+        by = [0] * len(amounts)
+        by[k] = amount - amounts[k]
         self.raise_totals(at, by)
 
     def raise_totals(self, at: int, by: Sequence[int]) -> None:
         "Add to the running totals from a place on."
         for i in range(at, len(self)):
-            totals = [a + b for a, b in zip(self.totals(i + 1), by)]
-            for column, number in zip(self.running, self.layout.stored(totals)):
+            totals = plus(self.totals(i + 1), by)
+            stored = self.layout.stored(totals)
+            for column, number in zip(self.running, stored):
                 column[i] = number
 
-    def frame(self) -> pl.DataFrame:
-        "As a table, for people."
-        frame = pl.DataFrame({n: list(c) for n, c in zip(self.layout.names, self.columns)})
-        return frame.with_columns(pl.col("time").cast(pl.Datetime("us")))
+# %% ../nbs/04c_chunks.ipynb #1bbe4681
+def as_table(chunk: Chunk) -> pl.DataFrame:
+    "A chunk for people to look at."
+    columns = {}
+    for name, column in zip(chunk.layout.names, chunk.columns):
+        columns[name] = list(column)
+    moment = pl.col("time").cast(pl.Datetime("us"))
+    return pl.DataFrame(columns).with_columns(moment)
 
 # %% ../nbs/04c_chunks.ipynb #fcaf1a5c
 CHUNK = 128  # events at most, unless they are all of one moment
@@ -297,10 +364,12 @@ def _moment(times: np.ndarray, begin: int, stop: int, end: int) -> int:
     "The end of a stretch, moved to where a moment ends: backwards if possible, else forwards."
     if stop == end or times[stop] != times[stop - 1]:
         return stop
-    earlier = begin + int(np.searchsorted(times[begin:stop], times[stop], "left"))
-    if earlier > begin:
-        return earlier
-    return begin + int(np.searchsorted(times[begin:end], times[begin], "right"))
+    moment = times[stop]
+    earlier = np.searchsorted(times[begin:stop], moment, "left")
+    if earlier > 0:
+        return begin + int(earlier)
+    later = np.searchsorted(times[begin:end], moment, "right")
+    return begin + int(later)
 
 # %% ../nbs/04c_chunks.ipynb #efb27372
 def divided(chunk: Chunk) -> list[Chunk]:
@@ -308,8 +377,12 @@ def divided(chunk: Chunk) -> list[Chunk]:
     n = len(chunk)
     if n <= CHUNK:
         return [chunk]
-    size = CHUNK if chunk.appended else -(-n // (n // CHUNK + 1))
-    return [_part_of(chunk, a, b) for a, b in stretches(np.array(chunk.times), 0, n, size)]
+    size = CHUNK
+    if not chunk.appended:
+        parts = n // CHUNK + 1
+        size = math.ceil(n / parts)
+    bounds = stretches(np.array(chunk.times), 0, n, size)
+    return [_part_of(chunk, begin, end) for begin, end in bounds]
 
 
 def _part_of(chunk: Chunk, a: int, b: int) -> Chunk:
@@ -317,7 +390,8 @@ def _part_of(chunk: Chunk, a: int, b: int) -> Chunk:
     before = chunk.totals(a)
     columns = [c[a:b] for c in chunk.columns]
     key = chunk.key if a == 0 else None
-    part = Chunk(chunk.layout, key, chunk.head.plus(a, before), columns)
+    head = chunk.head.plus(a, before)
+    part = Chunk(chunk.layout, key, head, columns)
     if a:
         part.raise_totals(0, [-x for x in before])
     return part

@@ -94,6 +94,19 @@ def _not_opened(folder: Path, e: lmdb.Error) -> StateError:
     )
 
 
+def _environment(folder: Path, write: bool, create: bool) -> lmdb.Environment:
+    return lmdb.open(
+        str(folder),
+        map_size=1 << 38,
+        readonly=not write,
+        max_readers=256,
+        readahead=False,
+        sync=True,
+        metasync=False,
+        create=create,
+    )
+
+
 @contextmanager
 def _in_place(
     folder: Path | str,
@@ -147,7 +160,7 @@ class LmdbStore:
         if held not in (None, self.features.state_hash):
             self.close()
             raise MissingStateError(
-                f"the state at {self.folder} is of the features {held}, "
+                f"the state at {self.folder} holds the features {held}, "
                 f"not {self.features.state_hash}: {_MAKE}."
             )
 
@@ -193,19 +206,6 @@ class LmdbStore:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _environment(folder: Path, write: bool, create: bool) -> lmdb.Environment:
-    return lmdb.open(
-        str(folder),
-        map_size=1 << 38,
-        readonly=not write,
-        max_readers=256,
-        readahead=False,
-        sync=True,
-        metasync=False,
-        create=create,
-    )
 
 # %% ../nbs/05c_lmdb.ipynb #8d4342b1
 def load_lmdb(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from .aggregates import GroupBy
-from .chunks import Layout, Part, entity_bytes, join_halves, layout_of
+from .chunks import Layout, Part, entity_bytes, join_halves, layout_of, minus
 from .nodes import Node
 from .requests import Answer, Ask
 
@@ -51,17 +51,18 @@ class Place:
         "Events and totals between an earlier place, or the beginning of everything, and this."
         if earlier is None:
             return self.count, self.totals
-        totals = [b - a for a, b in zip(earlier.totals, self.totals)]
-        return self.count - earlier.count, totals
+        return self.count - earlier.count, minus(self.totals, earlier.totals)
 
     @property
     def time(self) -> int:
         "Time of the last event before."
-        return self.chunk[self.layout.head + self.i - 1]
+        last = self.layout.head + self.i - 1
+        return self.chunk[last]
 
     def rest(self, part: Part) -> list[int]:
         "A fact's values of the chunk's events behind this place."
-        return values(self.layout, self.chunk, part, self.i, self.chunk[0])
+        end = self.chunk[0]
+        return values(self.layout, self.chunk, part, self.i, end)
 
 
 def index(layout: Layout, chunk: memoryview, t: int) -> int:
@@ -155,8 +156,9 @@ class History:
 
     def node(self, level: int, t: int) -> Node | None:
         "The last node of a level that begins before t."
-        found = self.reader.floor(self.tag + bytes([level]) + self.entity, t)
-        return None if found is None else Node(found)
+        prefix = self.tag + bytes([level]) + self.entity
+        record = self.reader.floor(prefix, t)
+        return None if record is None else Node(record)
 
 # %% ../nbs/04e_lookups.ipynb #542a5393
 @dataclass(slots=True)
@@ -193,9 +195,10 @@ class Window:
                 return max(self._extremes(part))
 
     def _last(self, part: Part) -> int:
-        chunk, i = self.end.chunk, self.end.i
-        moment = index(self.history.layout, chunk, self.end.time)
-        return max(values(self.history.layout, chunk, part, moment, i))
+        layout, end = self.history.layout, self.end
+        moment = index(layout, end.chunk, end.time)
+        tied = values(layout, end.chunk, part, moment, end.i)
+        return max(tied)
 
     def _first(self, part: Part) -> int:
         history, layout, begin = self.history, self.history.layout, self.begin
@@ -205,8 +208,9 @@ class Window:
             following = history.reader.ceil(history.chunks, self.after + 1)
             assert following is not None, "a window that is not empty has a first event"
             chunk, i = following, 0
-        moment_ends = index(layout, chunk, chunk[layout.head + i] + 1)
-        return min(values(layout, chunk, part, i, moment_ends))
+        moment = chunk[layout.head + i]
+        tied = values(layout, chunk, part, i, index(layout, chunk, moment + 1))
+        return min(tied)
 
     def _replaced(self, part: Part) -> int:
         "How many values have their newest occurrence after the window, and an earlier one in it."

@@ -5,9 +5,10 @@
 # %% ../nbs/04d_nodes.ipynb #963e0652
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .chunks import Chunk
@@ -34,9 +35,15 @@ def entry_of(chunk: Chunk) -> Entry:
 
 def joined(entries: Sequence[Entry]) -> Entry:
     "The entry for a node of these entries."
-    columns = zip(*(e.extremes for e in entries))
-    extremes = [max(column) if k % 2 else min(column) for k, column in enumerate(columns)]
+    extremes = []
+    for k, column in enumerate(zip(*(e.extremes for e in entries))):
+        extremes.append(_pick(k)(column))
     return Entry(entries[0].time, extremes)
+
+
+def _pick(k: int) -> Callable[[Iterable[int]], int]:
+    "The k-th extreme is a smallest or a largest value, by turns."
+    return max if k % 2 else min
 
 # %% ../nbs/04d_nodes.ipynb #8a0ee4e1
 FAN = 128  # entries of a node at most; at least 2
@@ -49,7 +56,8 @@ def grouped(
     "Entries as nodes."
     size = FAN
     if evenly and len(entries) > FAN:
-        size = min(FAN, -(-len(entries) // 2))
+        half = math.ceil(len(entries) / 2)
+        size = min(FAN, half)
     return [entries[i : i + size] for i in range(0, len(entries), size)]
 
 
@@ -77,24 +85,30 @@ def pack_node(entries: Sequence[Entry]) -> bytes:
 
 def unpack_node(record: memoryview) -> list[Entry]:
     "The inverse."
-    n, numbers = record[0], record.tolist()
-    times, *columns = (numbers[a : a + n] for a in range(1, len(numbers), n))
-    return [Entry(time, list(extremes)) for time, *extremes in zip(times, *columns)]
+    n, *numbers = record.tolist()
+    columns = []
+    for begin in range(0, len(numbers), n):
+        columns.append(numbers[begin : begin + n])
+    return [Entry(time, extremes) for time, *extremes in zip(*columns)]
 
 
 class Node:
     "A stored node that is read."
 
     def __init__(self, record: memoryview):
-        self.record, self.n, self.time = record, record[0], record[1]
+        self.record = record
+        self.n = record[0]
+        self.time = record[1]  # its first entry's
 
     def index(self, time: int) -> int:
         "How many entries lie before a time."
-        return bisect_left(self.record, time, 1, 1 + self.n) - 1
+        found = bisect_left(self.record, time, 1, 1 + self.n)
+        return found - 1
 
     def extreme(self, k: int, begin: int, end: int) -> list[int]:
         "The k-th extreme of some entries; an empty list where there are none."
         if begin >= end:
             return []
         column = 1 + (1 + k) * self.n
-        return [(max if k % 2 else min)(self.record[column + begin : column + end].tolist())]
+        values = self.record[column + begin : column + end].tolist()
+        return [_pick(k)(values)]

@@ -103,6 +103,11 @@ def apply(
     return len(new)
 
 
+def _last(events: pl.DataFrame) -> int:
+    "The highest `seq`; -1 where there is none."
+    return -1 if events.is_empty() else int(events["seq"].to_numpy().max())
+
+
 def _leading(features: FeatureSet, stream: type[Stream]) -> list[GroupBy]:
     "The groups of a stream, without those that are changed together with another."
     groups = [g for g in features.stored if g.stream is stream]
@@ -248,11 +253,6 @@ def contents(
         left_out = events.filter(pl.col("event_time") >= until)
         seq = _last(events) if left_out.is_empty() else int(left_out["seq"].to_numpy().min()) - 1
         yield Contents(stream, kept, seq)
-
-
-def _last(events: pl.DataFrame) -> int:
-    "The highest `seq`; -1 where there is none."
-    return -1 if events.is_empty() else int(events["seq"].to_numpy().max())
 
 
 def fill(writer: Writer, features: FeatureSet, streams: Iterable[Contents]) -> None:
