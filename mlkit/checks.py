@@ -16,13 +16,13 @@ import numpy as np
 import polars as pl
 
 from .features import FeatureSet
-from .metrics import calibration_error
+from .metrics import relative_calibration_error
 from .modelfiles import load_model, save_model
 from .models import Model, ModelError, matrix, row
 from .recipes import Backtest, calibrate, probabilities
 
 # %% auto #0
-__all__ = ['Answer', 'Check', 'check_model', 'check_invariances', 'calibration_out_of_time', 'gates']
+__all__ = ['Answer', 'Check', 'check_model', 'check_invariances', 'Limits', 'gates']
 
 # %% ../nbs/08_checks.ipynb #fe2c7eda
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Trial:
             seconds.append(time.perf_counter() - start)
         return np.array(scores), np.array(seconds)
 
-
+# %% ../nbs/08_checks.ipynb #af67ee59
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     "The same bits."
     return a.tobytes() == b.tobytes()
@@ -93,7 +93,7 @@ def _saved(trial: _Trial) -> Answer:
         back = load_model(folder)
     return _same(back.score(trial.x), trial.scores), "saved, read back, scored once more"
 
-
+# %% ../nbs/08_checks.ipynb #39775ee5
 def _missing(trial: _Trial) -> Answer:
     empty = np.full((1, trial.x.shape[1]), np.nan)
     return True, f"all features missing: {trial.model.score(empty)[0]:.4f}"
@@ -205,35 +205,37 @@ _WRONG: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 # %% ../nbs/08_checks.ipynb #17b3ebfb
-def calibration_out_of_time(
-    candidate: Backtest,
-) -> float:  # expected calibration error on the latest fold
-    """How far off a calibration fitted on the earlier folds is on the latest.
+@dataclass(frozen=True)
+class Limits:
+    "What a candidate may fall short by, relative to the base rate."
 
-    A calibrator is never judged on the rows it was fitted on.
-    """
-    latest = candidate.fold == 0
-    fitted = calibrate(candidate.margins[~latest], candidate.labels[~latest])
-    predicted = probabilities(candidate.margins[latest], fitted)
-    return calibration_error(candidate.labels[latest], predicted)
+    calibration: float = 0.25  # expected calibration error, as a share of the base rate
+    standard_errors: float = 2.5  # of the base rate, allowed beside it
+    shortfall: float = 0.05  # share of the champion's lead in AP over the base rate
 
+    def calibration_limit(
+        self,
+        positives: int,  # that the calibration is judged on
+    ) -> float:
+        "The largest relative calibration error."
+        return self.calibration + self.standard_errors / max(positives, 1) ** 0.5
 
+# %% ../nbs/08_checks.ipynb #34f6d50a
 def gates(
     checks: Sequence[Check],
     candidate: Backtest,
     baseline: Backtest,  # the constant
     champion: Backtest | None = None,  # the current champion's recipe on the same folds
-    tolerance: float = 0.02,  # AP that a candidate may fall short of the champion
-    max_ece: float = 0.02,  # largest expected calibration error out of time
+    limits: Limits = Limits(),
 ) -> list[Check]:
     "May the candidate replace the champion?"
     done = [
         _keeps_contract(checks),
         _beats_base_rate(candidate, baseline),
-        _is_calibrated(candidate, max_ece),
+        _is_calibrated(candidate, limits),
     ]
     if champion is not None:
-        done.append(_not_worse(candidate, champion, tolerance))
+        done.append(_not_worse(candidate, baseline, champion, limits))
     return done
 
 
@@ -248,13 +250,21 @@ def _beats_base_rate(candidate: Backtest, baseline: Backtest) -> Check:
     return Check("better than the base rate", ap > base, f"AP {ap:.3f} against {base:.3f}")
 
 
-def _is_calibrated(candidate: Backtest, limit: float) -> Check:
-    ece = calibration_out_of_time(candidate)
-    detail = f"expected calibration error {ece:.4f}, limit {limit:g}"
-    return Check("calibrated out of time", ece <= limit, detail)
+def _is_calibrated(candidate: Backtest, limits: Limits) -> Check:
+    latest = candidate.fold == 0
+    fitted = calibrate(candidate.margins[~latest], candidate.labels[~latest])
+    predicted = probabilities(candidate.margins[latest], fitted)
+    labels = candidate.labels[latest]
+    error = relative_calibration_error(labels, predicted)
+    limit = limits.calibration_limit(int(labels.sum()))
+    detail = f"off by {error:.2f} of a base rate of {labels.mean():.2%}, limit {limit:.2f}"
+    return Check("calibrated out of time", error <= limit, detail)
 
 
-def _not_worse(candidate: Backtest, champion: Backtest, tolerance: float) -> Check:
+def _not_worse(
+    candidate: Backtest, baseline: Backtest, champion: Backtest, limits: Limits
+) -> Check:
     ap, held = candidate.mean("ap"), champion.mean("ap")
-    detail = f"AP {ap:.3f} against {held:.3f}, tolerance {tolerance:g}"
+    tolerance = limits.shortfall * max(0.0, held - baseline.mean("ap"))
+    detail = f"AP {ap:.3f} against {held:.3f}, tolerance {tolerance:.3f}"
     return Check("not worse than the champion", ap >= held - tolerance, detail)

@@ -55,7 +55,7 @@ def has_both_classes(
     "Is there something to learn from, or to be judged on?"
     return 0 < frame["label"].sum() < frame.height
 
-
+# %% ../nbs/06e_datasets.ipynb #fbadbf84
 @dataclass(frozen=True)
 class Data:
     "Everything that a training at a cut may read, and how it is divided."
@@ -110,8 +110,8 @@ class Data:
 
     def _too_short(self, usable: int) -> str:
         "Why there are too few folds, and what to do."
-        first = self.requests["event_time"].min()
-        begins = f"it begins on {first:%Y-%m-%d}" if first else "it is empty"
+        first = self.requests.select(pl.col("event_time").dt.date().min()).item()
+        begins = f"it begins on {first}" if first else "it is empty"
         needed = self.plan.history_start(self.cut)
         return (
             f"{usable} of the {self.plan.folds} validation folds before {self.cut:%Y-%m-%d} have "

@@ -147,7 +147,7 @@ class Trees(Model):
                 f"the trees have {found} features, model.json names {len(self.features)}"
             )
 
-
+# %% ../nbs/06c_kinds.ipynb #6fd16b9e
 def _monotone(examples: Examples) -> dict[str, str]:
     "The direction of each feature as XGBoost has it; nothing where none is demanded."
     if not examples.increasing:

@@ -5,12 +5,14 @@
 # %% ../nbs/06a_metrics.ipynb #82577854
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import polars as pl
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 # %% auto #0
-__all__ = ['TITLES', 'precision_at_k', 'reliability', 'calibration_error', 'evaluate']
+__all__ = ['TITLES', 'precision_at_k', 'reliability', 'calibration_error', 'relative_calibration_error', 'evaluate']
 
 # %% ../nbs/06a_metrics.ipynb #059a6ffc
 def precision_at_k(
@@ -78,6 +80,18 @@ def calibration_error(
     n = by_bin["n"].to_numpy()
     return float((gap * n).sum() / n.sum())
 
+
+def relative_calibration_error(
+    label: np.ndarray,  # flags, shape (n,)
+    score: np.ndarray,  # probabilities, shape (n,)
+) -> float:  # 1 is an error as large as the base rate; NaN without a positive
+    "Calibration error as a share of the base rate, over at most ten bins of ten positives or more."
+    positives = int(label.sum())
+    if not positives:
+        return float("nan")
+    bins = min(10, max(1, positives // 10))
+    return calibration_error(label, score, bins) * label.size / positives
+
 # %% ../nbs/06a_metrics.ipynb #25096f04
 TITLES = dict(auc="AUC", ap="AP", precision_at_100="P@100", brier="Brier", ece="ECE")
 
@@ -102,7 +116,7 @@ def evaluate(
     }
 
 
-def _of_both_classes(metric, label: np.ndarray, score: np.ndarray) -> float:
+def _of_both_classes(metric: Callable, label: np.ndarray, score: np.ndarray) -> float:
     "A metric that needs positives and negatives; NaN where one class is missing."
     both = 0 < label.sum() < label.size
     return float(metric(label, score)) if both else float("nan")

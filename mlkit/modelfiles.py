@@ -88,7 +88,7 @@ def model_digest(folder: Path | str) -> str:
         digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
-
+# %% ../nbs/06d_modelfiles.ipynb #32534ae1
 def _description(model: Model, files: dict[str, str]) -> dict[str, Any]:
     "What `model.json` says."
     return dict(
@@ -116,7 +116,7 @@ def _remove_model(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     (folder / "model.json").unlink()
 
-
+# %% ../nbs/06d_modelfiles.ipynb #7b6fa391
 def _refuse_strangers(folder: Path, files: tuple[str, ...]) -> None:
     "Every file in the folder is one that the kind consists of."
     strangers = [name for name in _files_in(folder) if name not in ("model.json", *files)]
@@ -193,7 +193,7 @@ def _from_description(kind: type[Model], folder: Path, description: dict[str, An
     model.load_files(folder)
     return model
 
-
+# %% ../nbs/06d_modelfiles.ipynb #d864e0cd
 def _check_files(kind: type[Model], folder: Path, declared: dict[str, str]) -> None:
     "The folder holds the files of its kind, and each is the one that was saved."
     _refuse_strangers(folder, kind.files)

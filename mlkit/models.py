@@ -64,7 +64,7 @@ def _number(values: dict[str, Any], name: str) -> float:
         return float("nan")
     return float(value == word) if equals else float(value)
 
-# %% ../nbs/06b_models.ipynb #07d379cd
+# %% ../nbs/06b_models.ipynb #6e36c822
 def logistic(z: float) -> float:
     "1 / (1 + exp(−z)), without overflow."
     if z >= 0:
@@ -72,7 +72,7 @@ def logistic(z: float) -> float:
     e = math.exp(z)
     return e / (1.0 + e)
 
-
+# %% ../nbs/06b_models.ipynb #07d379cd
 @dataclass(frozen=True)
 class Examples:
     "Labelled rows as numbers, and how to learn from them."
@@ -86,7 +86,7 @@ class Examples:
     threads: int = 1
     cluster: Any = None  # a `distributed.Client`; None: this process
 
-
+# %% ../nbs/06b_models.ipynb #3be2da18
 @dataclass
 class Model:
     "A trained model. `score` is deterministic, row-independent and finite, or raises."

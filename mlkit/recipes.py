@@ -122,7 +122,7 @@ class Backtest:
             rows = (arrays["margins"], arrays["labels"], arrays["fold"])
             return cls(recipe, about["by_fold"], *rows)
 
-
+# %% ../nbs/06f_recipes.ipynb #3e616813
 def _keep_going(fold: int, ap: float) -> None:
     "What is done after a fold where nothing is to be done."
 

@@ -109,7 +109,7 @@ def record(
     client.set_terminated(run)
     return run
 
-
+# %% ../nbs/07a_recording.ipynb #8041599a
 def _experiment(client: Any, tracking_uri: str, name: str) -> str:
     "The experiment's id; a new one keeps its artifacts beside the SQLite file."
     found = client.get_experiment_by_name(name)

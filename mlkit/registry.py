@@ -60,6 +60,19 @@ class RegistryError(UserError, RuntimeError):
     "The registry refuses; the message says why and what would be needed."
 
 
+def _unreadable(uri: str, error: Exception) -> str:
+    "What is wrong with the database, and what to do."
+    first_line = str(error).partition("\n")[0]
+    if "locked" in first_line:
+        advice = "Another program holds the database; wait for it and repeat the command."
+    else:
+        advice = "Mend the database, or put a copy of it back."
+    return f"the registry {uri} cannot be read: {first_line}. Nothing was changed. {advice}"
+
+# %% ../nbs/09_registry.ipynb #4f422a34
+_TAGS = ("kind", "imbalance", "model_digest", "lineage.cut")
+
+
 class Registry:
     "The versions of one model."
 
@@ -108,18 +121,8 @@ class Registry:
         except Exception as e:  # MLflow's own, or the database driver's
             if getattr(e, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
                 return {}
-            raise RegistryError(self._unreadable(e)) from e
+            raise RegistryError(_unreadable(self.uri, e)) from e
         return {alias: int(version) for alias, version in found.items()}
-
-    def _unreadable(self, error: Exception) -> str:
-        first_line = str(error).partition("\n")[0]
-        if "locked" in first_line:
-            advice = "Another program holds the database; wait for it and repeat the command."
-        else:
-            advice = "Mend the database, or put a copy of it back."
-        return (
-            f"the registry {self.uri} cannot be read: {first_line}. Nothing was changed. {advice}"
-        )
 
     def holder(self, alias: str) -> int | None:
         "The version that has a role; None where no one has. Raises `RegistryError`."
@@ -158,9 +161,6 @@ class Registry:
             run=version.run_id,
             made=made.isoformat(timespec="seconds"),
         )
-
-
-_TAGS = ("kind", "imbalance", "model_digest", "lineage.cut")  # parameters of a run that it shows
 
 # %% ../nbs/09_registry.ipynb #996578b5
 def promote(

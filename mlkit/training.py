@@ -56,7 +56,7 @@ def _summary(name: str, record: Backtest) -> dict[str, Any]:
     means = {metric: record.mean(metric) for metric in shown}
     return dict(model=name, **means, ap_spread=record.spread("ap"))
 
-
+# %% ../nbs/07_training.ipynb #8f33c625
 def train(
     recipe: Recipe,
     data: Data,

@@ -35,7 +35,7 @@ class Search:
     storage: Path  # SQLite file of the studies
     name: str  # of the study, made from everything the search depends on
 
-
+# %% ../nbs/06g_tuning.ipynb #81509e90
 def tune(
     recipe: Recipe,
     data: Data,
@@ -53,7 +53,7 @@ def tune(
     best = replace(recipe, params={**recipe.params, **study.best_params})
     return best, [_trial(trial) for trial in study.trials]
 
-
+# %% ../nbs/06g_tuning.ipynb #2efd2cac
 def _searchable(kind: type[Model]) -> bool:
     "Does the kind have parameters to search?"
     return kind.search_space is not Model.search_space
