@@ -1,6 +1,8 @@
-"""`/decide` beside `/noop`, an endpoint of the same service that does nothing: one client, one connection, interleaved.
+"""`/decide` beside `/noop`, an endpoint of the same service that does nothing.
 
-mlkit serve --detach && python benchmarks/latency.py; mlkit stop
+One client, one connection, the two interleaved:
+
+    mlkit serve --detach && python benchmarks/latency.py; mlkit stop
 """
 
 from __future__ import annotations
@@ -16,44 +18,46 @@ from mlkit.settings import load_settings
 from mlkit.usecase import load_usecase
 
 
-def timed(
-    connection: http.client.HTTPConnection,
-    headers: dict[str, str],
-    method: str,
-    path: str,
-    body: str | None = None,
-) -> float:
-    "Milliseconds of one request."
-    start = time.perf_counter()
-    connection.request(method, path, body, headers)
-    response = connection.getresponse()
-    response.read()
-    if response.status != 200:
-        raise SystemExit(f"{path} answered {response.status}")
-    return (time.perf_counter() - start) * 1000
+class Client:
+    "One connection to the service that the settings name."
+
+    def __init__(self):
+        settings = load_settings()
+        token = settings.token.get_secret_value()
+        self.headers = {"Authorization": f"Bearer {token}"}
+        self.connection = http.client.HTTPConnection(settings.host, settings.port)
+        self.body = json.dumps(load_usecase(settings.usecase).example)
+
+    def ms(self, method: str, path: str, body: str | None = None) -> float:
+        "Milliseconds of one request."
+        start = time.perf_counter()
+        self.connection.request(method, path, body, self.headers)
+        response = self.connection.getresponse()
+        response.read()
+        if response.status != 200:
+            raise SystemExit(f"{path} answered {response.status}")
+        return (time.perf_counter() - start) * 1000
+
+    def decide(self) -> float:
+        return self.ms("POST", "/decide", self.body)
+
+    def noop(self) -> float:
+        return self.ms("GET", "/noop")
+
+
+def figures(ms: np.ndarray) -> dict[str, float]:
+    "Percentiles and the largest, to a hundredth."
+    found = {f"p{q}": float(np.percentile(ms, q)) for q in (50, 90, 99)}
+    found["max"] = float(ms.max())
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 def main() -> None:
-    settings = load_settings()
-    usecase = load_usecase(settings.usecase)
-    connection = http.client.HTTPConnection(settings.host, settings.port)
-    headers = {"Authorization": f"Bearer {settings.token.get_secret_value()}"}
-    body, n = json.dumps(usecase.example), int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    both = np.array(
-        [
-            (
-                timed(connection, headers, "POST", "/decide", body),
-                timed(connection, headers, "GET", "/noop"),
-            )
-            for _ in range(n)
-        ]
-    )[n // 20 :]
-    figures = {
-        name: {f"p{q}": round(float(np.percentile(ms, q)), 2) for q in (50, 90, 99)}
-        | {"max": round(float(ms.max()), 2)}
-        for name, ms in zip(("decide", "noop"), both.T)
-    }
-    print(json.dumps(dict(requests=n, unit="ms", **figures), indent=1))
+    client, n = Client(), int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    pairs = [(client.decide(), client.noop()) for _ in range(n)]
+    decide, noop = np.array(pairs[n // 20 :]).T
+    result = dict(requests=n, unit="ms", decide=figures(decide), noop=figures(noop))
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

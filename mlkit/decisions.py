@@ -114,7 +114,7 @@ class Release:
 
     @property
     def versions(self) -> dict[str, Any]:
-        "What every decision says it was made by."
+        "What made a decision; it is part of each."
         model = dict(
             kind=self.model.kind,
             version=self.about.get("model_version"),
@@ -185,6 +185,21 @@ class Evaluated:
     probability: float | None = None  # calibrated; null where something failed
     contributions: list[dict[str, Any]] = field(default_factory=list)
     failure: str = ""  # what was not at hand
+
+# %% ../nbs/11_decisions.ipynb #589f0029
+def _outcome(routed: Routed) -> dict[str, Any]:
+    "What the policy made of it, as a decision has it."
+    return dict(
+        route=routed.route.name,
+        automatic=not routed.route.human,
+        band=routed.band.name,
+        policy_reasons=list(routed.policy_reasons),
+    )
+
+
+def _new_id() -> str:
+    "A decision's id: sorts by time, and cannot be guessed."
+    return f"d{time.time_ns():016x}{secrets.token_hex(6)}"
 
 # %% ../nbs/11_decisions.ipynb #781641f8
 class Engine:
@@ -272,21 +287,6 @@ class Engine:
             decision["policy_reasons"].append("the decision could not be recorded")
             decision["degraded"].append(f"decision log: {e}")
         return decision
-
-
-def _outcome(routed: Routed) -> dict[str, Any]:
-    "What the policy made of it, as a decision has it."
-    return dict(
-        route=routed.route.name,
-        automatic=not routed.route.human,
-        band=routed.band.name,
-        policy_reasons=list(routed.policy_reasons),
-    )
-
-
-def _new_id() -> str:
-    "A decision's id: sorts by time, and cannot be guessed."
-    return f"d{time.time_ns():016x}{secrets.token_hex(6)}"
 
 # %% ../nbs/11_decisions.ipynb #aac4428c
 def _texts(doc: str) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Guard:
         return set(self._program.variables())
 
     def evaluate(self, facts: dict[str, Any]) -> bool:
-        "Is it met? Raises `PolicyError` where that cannot be said."
+        "Is it met? Raises `PolicyError` where it cannot be evaluated."
         try:
             met = self._program.execute(facts)
         except Exception as e:  # the library raises errors of many types

@@ -104,7 +104,7 @@ def _field(what: str, name: Any, stream: type[Stream], *kinds: type[Field]) -> F
         )
     return found
 
-
+# %% ../nbs/10a_usecase.ipynb #1bc15923
 def _check_parts(usecase: UseCase) -> None:
     "Everything is of its type."
     u = usecase
