@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import strategies as st
 
+from mlkit import chunks, nodes
 from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, at_least, between
 from mlkit.features import FeatureSet, FeatureView
 from mlkit.frames import offline
@@ -258,6 +260,15 @@ def empty_state(features: FeatureSet = FEATURES) -> Iterator[LmdbStore]:
         LmdbStore(features, folder, write=True, create=True) as store,
     ):
         yield store
+
+
+@contextmanager
+def chunks_of(size: int) -> Iterator[None]:
+    "Chunks and nodes so small that a few events fill several."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK", size)
+        patch.setattr(nodes, "FAN", max(2, size))
+        yield
 
 
 def ask(online: Online, store: LmdbStore, request: dict[str, Any]) -> dict[str, Any]:
