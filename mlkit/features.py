@@ -212,6 +212,16 @@ def _finite(feature: Feature) -> pl.Expr:
     return finite(feature.expr, feature.dtype).alias(feature.name)
 
 # %% ../nbs/04_features.ipynb #a55b4610
+_TYPES = {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}
+
+
+def _entry(f: Feature) -> dict[str, str]:
+    "A feature's line in the catalogue."
+    kind = "category" if f.words else _TYPES.get(str(f.dtype), str(f.dtype))
+    meaning = f"{f.doc}: {', '.join(f.words)}" if f.words else f.doc
+    return dict(feature=f.name, type=kind, unit=f.unit, nothing=f.nothing, meaning=meaning)
+
+# %% ../nbs/04_features.ipynb #093be753
 class FeatureSet:
     "What a model sees of a request: an ordered list of features with one meaning everywhere."
 
@@ -298,16 +308,6 @@ class FeatureSet:
     def catalogue(self) -> pl.DataFrame:
         "Name, type, unit and meaning of every feature, and its value when a window is empty."
         return pl.DataFrame([_entry(f) for f in self.features])
-
-
-_TYPES = {"Int64": "whole number", "Float64": "number", "Boolean": "flag"}
-
-
-def _entry(f: Feature) -> dict[str, str]:
-    "A feature's line in the catalogue."
-    kind = "category" if f.words else _TYPES.get(str(f.dtype), str(f.dtype))
-    meaning = f"{f.doc}: {', '.join(f.words)}" if f.words else f.doc
-    return dict(feature=f.name, type=kind, unit=f.unit, nothing=f.nothing, meaning=meaning)
 
 # %% ../nbs/04_features.ipynb #cde38872
 def _check_set(request: Any, views: Any) -> None:

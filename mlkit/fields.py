@@ -108,7 +108,7 @@ def _number(name: str, given: pl.DataType) -> pl.Expr:
     text = pl.col(name).str.strip_chars() if given == pl.String else pl.col(name)
     return text.cast(pl.Float64, strict=False)
 
-
+# %% ../nbs/00a_fields.ipynb #f964e0b5
 @dataclass(frozen=True)
 class Fixed(Field):
     "A decimal with `places` digits after the point, held as int64 in units of the last one."
