@@ -23,7 +23,7 @@ from .quarantine import Quarantine
 from .tables import join_uri
 
 # %% auto #0
-__all__ = ['FAULTS', 'Logs', 'BatchName', 'Batch', 'Landed', 'land', 'file_batch', 'Ingested', 'ingest']
+__all__ = ['Logs', 'BatchName', 'Batch', 'Landed', 'land', 'file_batch', 'Ingested', 'ingest']
 
 # %% ../nbs/03_etl.ipynb #ed3a403a
 class Logs:
@@ -56,7 +56,7 @@ _FORMS = dict(  # what a name begins with, and how it is recognised
     review=("review/{source}/{part}", r"review/(?P<source>[^/]+)/(?P<part>(?:True|False)/[^/]+)"),
 )
 _REST = r"(?:/(?P<stream>[^/]+?))??(?:/(?P<period>[^/]*\.\.[^/]*))?(?:/(?P<fault>{faults}))?"
-FAULTS = ("contract", "fields", "unread", "conflict")  # why rows of a batch are in quarantine
+_FAULTS = ("contract", "fields", "unread", "conflict")  # why rows of a batch are in quarantine
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class BatchName:
     part: str = ""  # which part of the source: offsets and digest, or a token
     stream: str = ""  # whose rows these are, where the input may hold several streams
     period: str = ""  # `since..until` of a file's events
-    fault: str = ""  # in quarantine: which of `FAULTS`
+    fault: str = ""  # in quarantine: which of `_FAULTS`
 
     @classmethod
     def file(
@@ -95,7 +95,7 @@ class BatchName:
     @classmethod
     def parse(cls, text: str) -> BatchName:
         "The twin of `str`."
-        rest = _REST.format(faults="|".join(FAULTS))
+        rest = _REST.format(faults="|".join(_FAULTS))
         for kind, (_, form) in _FORMS.items():
             found = re.fullmatch(form + rest, text)
             if found:

@@ -18,7 +18,7 @@ from .online import StateError, Store, apply, locked
 from .tables import LogError, files_of, storage_options
 
 # %% auto #0
-__all__ = ['tail', 'follows_on', 'Follower', 'follow']
+__all__ = ['tail', 'Follower', 'follow']
 
 # %% ../nbs/05a_follower.ipynb #316997b8
 def tail(
@@ -41,7 +41,7 @@ def tail(
     )
     between = pl.col("seq").is_between(after + 1, after + limit)
     rows = frame.select(list(log.schema)).filter(between).collect().sort("seq")
-    if rows.height and not follows_on(rows, after):
+    if rows.height and not _follows_on(rows, after):
         raise LogError(
             f"{log.uri}: the events after seq {after} are not numbered without a gap; the log is "
             "damaged: restore the table's files, then run the same command again."
@@ -49,7 +49,7 @@ def tail(
     return rows
 
 
-def follows_on(
+def _follows_on(
     rows: pl.DataFrame,  # in order of `seq`
     after: int,
 ) -> bool:
@@ -108,7 +108,7 @@ class Follower:
         at = self.position().get(stream.name, -1)
         if fresh is not None and fresh.height:
             run = _beyond(fresh, at)
-            if follows_on(run, at):
+            if _follows_on(run, at):
                 return apply(self.store, stream, run)
         return self._read_on(stream, at)
 

@@ -17,10 +17,10 @@ import polars as pl
 from .events import ContractError, Field, Fixed, Stream, Time, check
 
 # %% auto #0
-__all__ = ['Expressions', 'Frames', 'SourceFormat', 'row_number', 'midnight_utc', 'find_format', 'to_events']
+__all__ = ['Frames', 'SourceFormat', 'row_number', 'midnight_utc', 'find_format', 'to_events']
 
 # %% ../nbs/02c_formats.ipynb #b2c9e0e0
-Expressions = Mapping[str, pl.Expr]  # field to what gives it
+_Expressions = Mapping[str, pl.Expr]  # field to what gives it
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class SourceFormat:
     main: type[Stream]  # every row is one event of this stream
     columns: Mapping[str, str]  # column of the file -> field of `main`, or of `extra`
     extra: Mapping[str, Field] = field(default_factory=dict)  # fields of the row beside `main`'s
-    derive: Mapping[type[Stream], Expressions] = field(default_factory=dict)
+    derive: Mapping[type[Stream], _Expressions] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()  # columns knowingly left out
     lenient: bool = False  # optional fields may have no column at all
-    compute: Expressions = field(default_factory=dict)  # field -> expression over the columns
+    compute: _Expressions = field(default_factory=dict)  # field -> expression over the columns
 
     def __post_init__(self):
         problems = [*_origins(self), *_computed(self)]
@@ -97,7 +97,7 @@ def _computed(fmt: SourceFormat) -> Iterator[str]:
             yield f"compute[{name!r}]: {expression!r} is no Polars expression, such as pl.col('x')"
 
 # %% ../nbs/02c_formats.ipynb #af7e4784
-def _derived(fmt: SourceFormat, stream: type[Stream], columns: Expressions) -> Iterator[str]:
+def _derived(fmt: SourceFormat, stream: type[Stream], columns: _Expressions) -> Iterator[str]:
     "What is wrong with the events of one derived stream."
     where = f"derive[{getattr(stream, '__name__', stream)}]"
     if not (isinstance(stream, type) and issubclass(stream, Stream)) or stream is fmt.main:

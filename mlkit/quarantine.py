@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from deltalake import write_deltalake
@@ -19,7 +20,7 @@ from .tables import LogError, claiming, open_table, scan_table, storage_options,
 __all__ = ['Quarantine']
 
 # %% ../nbs/01b_quarantine.ipynb #6f0df335
-_SCHEMA = {"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME}
+_SCHEMA: dict[str, Any] = {"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME}
 _ATTEMPTS = 20  # behind other writers
 
 
