@@ -37,7 +37,7 @@ class SourceFormat:
     compute: _Expressions = field(default_factory=dict)  # field -> expression over the columns
 
     def __post_init__(self):
-        problems = [*_origins(self), *_computed(self)]
+        problems = list(_computed(self)) or list(_origins(self))
         for stream, columns in self.derive.items():
             problems += _derived(self, stream, columns)
         if problems:
