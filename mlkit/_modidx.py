@@ -697,6 +697,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'mlkit.lmdbstate.LmdbStore.reader': ('lmdb.html#lmdbstore.reader', 'mlkit/lmdbstate.py'),
                                  'mlkit.lmdbstate.LmdbStore.writer': ('lmdb.html#lmdbstore.writer', 'mlkit/lmdbstate.py'),
                                  'mlkit.lmdbstate.LmdbTransaction': ('lmdb.html#lmdbtransaction', 'mlkit/lmdbstate.py'),
+                                 'mlkit.lmdbstate.LmdbTransaction.__enter__': ('lmdb.html#lmdbtransaction.__enter__', 'mlkit/lmdbstate.py'),
+                                 'mlkit.lmdbstate.LmdbTransaction.__exit__': ('lmdb.html#lmdbtransaction.__exit__', 'mlkit/lmdbstate.py'),
                                  'mlkit.lmdbstate.LmdbTransaction.__init__': ('lmdb.html#lmdbtransaction.__init__', 'mlkit/lmdbstate.py'),
                                  'mlkit.lmdbstate.LmdbTransaction._record': ('lmdb.html#lmdbtransaction._record', 'mlkit/lmdbstate.py'),
                                  'mlkit.lmdbstate.LmdbTransaction.ceil': ('lmdb.html#lmdbtransaction.ceil', 'mlkit/lmdbstate.py'),

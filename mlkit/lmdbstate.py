@@ -21,7 +21,7 @@ from .changes import Writer
 from .chunks import ordered
 from .etl import Logs
 from .features import FeatureSet
-from .lookups import Position, Reader
+from .lookups import Position
 from .online import MissingStateError, StateError, contents, fill, locked
 
 # %% auto #0
@@ -36,6 +36,12 @@ class LmdbTransaction(Writer):
 
     def __init__(self, txn: lmdb.Transaction):
         self.txn, self.cursor = txn, txn.cursor()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.txn.__exit__(*error)  # commits, or aborts where there was an error
 
     def position(self) -> Position:
         stored = self.txn.get(_POSITION)
@@ -175,18 +181,16 @@ class LmdbStore:
         self._open()
         return self.env
 
-    @contextmanager
-    def reader(self) -> Iterator[Reader]:
-        "A consistent view, for the features of one request."
-        with self._current().begin(buffers=True) as txn:
-            yield LmdbTransaction(txn)
+    def reader(self) -> LmdbTransaction:
+        "A consistent view, for the features of one request; for use with `with`."
+        return LmdbTransaction(self._current().begin(buffers=True))
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         "One transaction; nothing of it is seen where it fails."
         try:
-            with self._current().begin(write=True, buffers=True) as txn:
-                yield LmdbTransaction(txn)
+            with LmdbTransaction(self._current().begin(write=True, buffers=True)) as transaction:
+                yield transaction
         except lmdb.Error as e:
             raise StateError(
                 f"cannot write the online state at {self.folder}: {e}; nothing of this batch "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from .aggregates import GroupBy
-from .chunks import Layout, Part, entity_bytes, join_halves, layout_of, minus
+from .chunks import Layout, Part, entity_bytes, join_halves, layout_of
 from .nodes import Node
 from .requests import Answer, Ask
 
@@ -51,7 +51,8 @@ class Place:
         "Events and totals between an earlier place, or the beginning of everything, and this."
         if earlier is None:
             return self.count, self.totals
-        return self.count - earlier.count, minus(self.totals, earlier.totals)
+        totals = [b - a for a, b in zip(earlier.totals, self.totals)]
+        return self.count - earlier.count, totals
 
     @property
     def time(self) -> int:
@@ -136,12 +137,12 @@ class Reader:
 class History:
     "The records of one entity, in one consistent view."
 
-    __slots__ = ("reader", "layout", "tag", "entity", "chunks")
+    __slots__ = ("reader", "layout", "chunks")
 
     def __init__(self, reader: Reader, group: GroupBy, key: tuple):
-        self.reader, self.layout = reader, layout_of(group)
-        self.tag, self.entity = group.tag, entity_bytes(key)
-        self.chunks = self.tag + b"\x00" + self.entity
+        self.reader = reader
+        self.layout = layout_of(group)
+        self.chunks = group.tag + b"\x00" + entity_bytes(key)  # their prefix
 
     def place(
         self,
@@ -156,8 +157,8 @@ class History:
 
     def node(self, level: int, t: int) -> Node | None:
         "The last node of a level that begins before t."
-        prefix = self.tag + bytes([level]) + self.entity
-        record = self.reader.floor(prefix, t)
+        tag, entity = self.chunks[:4], self.chunks[5:]
+        record = self.reader.floor(tag + bytes([level]) + entity, t)
         return None if record is None else Node(record)
 
 # %% ../nbs/04e_lookups.ipynb #542a5393
