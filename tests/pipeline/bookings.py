@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 
 from mlkit.etl import SourceFormat
-from mlkit.events import Category, Fixed, Flag, Stream, Text, Time
+from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, Time
 from mlkit.features import FeatureSet, FeatureView
 from mlkit.policy import Policy, Route
 from mlkit.splits import LabelRule, Plan
@@ -16,6 +16,7 @@ from mlkit.usecase import UseCase
 class Booking(Stream):
     "A booking, as it is asked about."
 
+    guest = Key("who is to stay")
     agent = Text("who booked")
     price = Fixed("what it costs", places=2, high=10_000, unit="EUR")
     segment = Category("the kind of guest", values=("group", "single"))
@@ -42,6 +43,7 @@ FILES = SourceFormat(
     columns=dict(
         id="event_id",
         made="event_time",
+        guest="guest",
         agent="agent",
         price="price",
         segment="segment",
@@ -77,10 +79,11 @@ usecase = UseCase(
         "bookings-1", routes=(Route("accept"), Route("call", human=True, probability=0.6))
     ),
     plan=Plan(train=14, wait=3, test=7, folds=2, step=7),
-    entity="agent",
+    entity="guest",
     example=dict(
         event_id="b000001",
         event_time="2025-03-01T10:15:00Z",
+        guest=17,
         agent="a3",
         price=120.0,
         segment="single",
@@ -99,6 +102,7 @@ def write_bookings(path: Path, days: int = 70, per_day: int = 40) -> Path:
             dict(
                 id=f"b{number:06}",
                 made=made,
+                guest=number,
                 agent=f"a{agent}",
                 price=round(50 + number * 31 % 400 + 0.5, 2),
                 segment="group" if number % 3 == 0 else "single",
