@@ -278,6 +278,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'mlkit.display._Row.cells': ('display.html#_row.cells', 'mlkit/display.py'),
                                'mlkit.display._Row.time': ('display.html#_row.time', 'mlkit/display.py'),
                                'mlkit.display._decided_line': ('display.html#_decided_line', 'mlkit/display.py'),
+                               'mlkit.display._figure': ('display.html#_figure', 'mlkit/display.py'),
                                'mlkit.display._from_here': ('display.html#_from_here', 'mlkit/display.py'),
                                'mlkit.display._metrics_table': ('display.html#_metrics_table', 'mlkit/display.py'),
                                'mlkit.display._parity_line': ('display.html#_parity_line', 'mlkit/display.py'),

@@ -175,6 +175,11 @@ class RunDisplay(Watcher):
 _METRICS = ("auc", "ap", "precision_at_100", "ece")
 
 
+def _figure(value: float | None) -> str:
+    "A metric, or a dash where there was nothing to judge."
+    return "–" if value is None else f"{value:.4f}"
+
+
 def _metrics_table(
     metrics: dict[str, Any],  # the served model's, and `baselines` by name
 ) -> Table:
@@ -183,7 +188,7 @@ def _metrics_table(
 
     table = plain_table("", *(TITLES[name] for name in _METRICS))
     for model, values in {"served": metrics, **metrics["baselines"]}.items():
-        table.add_row(model, *(f"{values[name]:.4f}" for name in _METRICS))
+        table.add_row(model, *(_figure(values.get(name)) for name in _METRICS))
     return table
 
 
@@ -202,12 +207,12 @@ def cut_line(cut: Cut) -> str:
 
 
 def _decided_line(summary: dict[str, Any]) -> str:
-    decided, wait = summary["decisions"], summary["latency_ms"]
+    decided, waits = summary["decisions"], summary["latency_ms"]
     routes = [f"{count:,} {name}" for name, count in decided["routes"].items()]
-    return (
-        f"decided: {', '.join(routes)}; {decided['degraded']:,} degraded; "
-        f"latency p50 {wait['p50']:.1f} ms, p99 {wait['p99']:.1f} ms"
-    )
+    parts = [", ".join(routes), f"{decided['degraded']:,} degraded"]
+    if waits:
+        parts.append(f"latency p50 {waits['p50']:.1f} ms, p99 {waits['p99']:.1f} ms")
+    return f"decided: {'; '.join(parts)}"
 
 
 def _parity_line(parity: dict[str, Any]) -> str:

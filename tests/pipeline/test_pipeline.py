@@ -34,15 +34,15 @@ def kit(tmp_path_factory):
 
 def test_the_run_leaves_a_report_and_a_summary_with_the_promised_figures(kit):
     s = kit.summary
-    assert set(s["seconds"]) == set(STEPS) and s["peak_memory_mb"] > 100
+    assert set(s["seconds"]) == set(STEPS)
+    assert s["peak_memory_mb"] > 100
     assert s["rows"] > 60_000 and s["quarantined"] == 0
-    assert {"auc", "ap", "precision_at_100", "baselines"} <= set(s["metrics"]) and set(
-        s["metrics"]["baselines"]
-    ) == {"logistic", "constant"}
-    assert (
-        s["decisions"]["automatic"] + s["decisions"]["human"] == 600
-        and s["decisions"]["degraded"] == 0
-    )
+    assert {"auc", "ap", "precision_at_100", "baselines"} <= set(s["metrics"])
+    assert set(s["metrics"]["baselines"]) == {"logistic", "constant"}
+    decided = s["decisions"]
+    assert list(decided["routes"]) == ["accept", "human"]
+    assert decided["automatic"] + decided["human"] == sum(decided["routes"].values()) == 600
+    assert decided["degraded"] == 0
     assert s["latency_ms"]["p50"] <= s["latency_ms"]["p99"]
     page = (kit.home / "runs" / "latest" / "report.html").read_text()
     assert page.count("data:image/svg+xml") == 5 and not re.search(r"(src|href)=\"https?:", page)
@@ -65,6 +65,24 @@ def test_all_events_of_the_source_end_in_the_log_once(kit):
     )
 
 
+def test_parameters_of_steps_and_simulator_are_listed(kit):
+    output = kit("run", "--parameters")
+    assert re.search(r"03_train\s+trials\s+int\s+12", output)
+    assert re.search(r"simulator\s+customers\s+int\s+1000\s+who pay", output)
+
+
+def test_another_use_case_sees_nothing_of_this_one(kit):
+    other = Kit(kit.home)
+    other.env |= {"MLKIT_USECASE": "bookings.of_a_shop", "PYTHONPATH": str(kit.home / "modules")}
+    folder = kit.home / "modules" / "bookings"
+    folder.mkdir(parents=True)
+    source = Path(__file__).with_name("bookings.py").read_text()
+    (folder / "of_a_shop.py").write_text(source)
+    assert "has no workspace yet" in other("models", expect=2)
+    assert "has no simulator" in other("run", expect=2)
+    assert not (kit.home / "data" / "bookings.of_a_shop").exists()
+
+
 def test_a_second_run_has_nothing_to_do(kit):
     before = sorted(p.name for p in (kit.home / "runs").iterdir())
     assert "everything is up to date" in kit("run")
@@ -72,16 +90,16 @@ def test_a_second_run_has_nothing_to_do(kit):
 
 
 def test_a_dry_run_says_why(kit):
-    said = kit("run", "--dry-run", "-p", "trials=3")
+    output = kit("run", "--dry-run", "-p", "trials=3")
     assert (
-        re.search(r"01_ingest\s+no", said)
-        and re.search(r"03_train\s+yes\s+parameter trials changed", said)
-        and "if the result of 03_train" in said
+        re.search(r"01_ingest\s+no", output)
+        and re.search(r"03_train\s+yes\s+parameter trials changed", output)
+        and "if the result of 03_train" in output
     )
 
 
 @pytest.mark.parametrize(
-    "args, says",
+    "args, message",
     [
         (["-p", "trails=3"], "no step has a parameter trails"),
         (["-p", "trials=many"], "parameter trials = 'many'"),
@@ -91,9 +109,9 @@ def test_a_dry_run_says_why(kit):
         (["--source", "nowhere.parquet"], "no such file"),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_a_kernel_starts(kit, args, says):
+def test_what_cannot_be_run_is_refused_before_a_kernel_starts(kit, args, message):
     current = (kit.home / "data" / "fraud" / "active").read_text()
-    assert says in kit("run", *args, expect=2)
+    assert message in kit("run", *args, expect=2)
     assert (kit.home / "data" / "fraud" / "active").read_text() == current
 
 
@@ -114,15 +132,15 @@ def test_a_step_runs_by_papermill_alone(kit, tmp_path):
         capture_output=True,
     )
     assert (tmp_path / "out.ipynb").exists()
-    said = kit("run", "--dry-run")
-    assert "last run outside" in said
+    output = kit("run", "--dry-run")
+    assert "last run outside" in output
     kit("run", "--only", "02_features")
 
 
 def test_a_failed_run_resumes_where_it_failed(kit, tmp_path):
     other = Kit(tmp_path)
-    said = other("run", *SMALL, "-p", "kind=constant", expect=1)
-    assert "05_promote failed" in said and "--override-gates" in said
+    output = other("run", *SMALL, "-p", "kind=constant", expect=1)
+    assert "05_promote failed" in output and "--override-gates" in output
     again = other("run", "--dry-run", *FORCED)
     assert re.search(r"03_train\s+no", again) and re.search(r"05_promote\s+yes", again)
 
@@ -130,8 +148,8 @@ def test_a_failed_run_resumes_where_it_failed(kit, tmp_path):
 def test_a_file_that_breaks_the_contract_leaves_nothing_behind(kit, tmp_path):
     other = Kit(tmp_path)
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
-    said = other("run", "--source", str(tmp_path / "bad.csv"), expect=1)
-    assert "fits no known format" in said
+    output = other("run", "--source", str(tmp_path / "bad.csv"), expect=1)
+    assert "fits no known format" in output
     assert not (other.home / "data" / "fraud" / "bad" / "log").exists()
 
 
@@ -155,8 +173,8 @@ def test_a_review_becomes_a_label_and_the_next_run_trains_with_it(kit):
     served = pl.read_parquet(next((kit.workspace / "served").glob("*.parquet")))
     case = served.filter(~pl.col("automatic")).head(1)
     assert case.height, "the simulation sends nobody to a human; choose another seed"
-    said = kit("review", "decide", case["decision_id"][0], "--positive", "--note", "test")
-    assert f"{case['event_id'][0]}/review" in said
+    output = kit("review", "decide", case["decision_id"][0], "--positive", "--note", "test")
+    assert f"{case['event_id'][0]}/review" in output
     assert "was decided as positive" in kit(
         "review", "decide", case["decision_id"][0], "--negative", expect=2
     )
@@ -173,8 +191,8 @@ def test_a_review_becomes_a_label_and_the_next_run_trains_with_it(kit):
 
 
 def test_rollback_puts_the_previous_champion_back(kit):
-    said = kit("rollback", "model", "--why", "a test")
-    assert "champion: version 1 (was 2), by tester: a test" in said
+    output = kit("rollback", "model", "--why", "a test")
+    assert "champion: version 1 (was 2), by tester: a test" in output
     assert re.search(r"1\s+champion", kit("models"))
     assert "rollback model" in kit("audit")
 
@@ -189,7 +207,7 @@ def test_two_runs_at_once_do_no_harm(kit):
 
 def test_help_shows_examples():
     done = shutil.which("mlkit", path=str(Path(sys.executable).parent))
-    said = subprocess.run(
+    output = subprocess.run(
         [done, "run", "--help"], capture_output=True, text=True, check=True
     ).stdout
-    assert "mlkit run --advance" in said and "--dry-run" in said
+    assert "mlkit run --advance" in output and "--dry-run" in output
