@@ -1,4 +1,5 @@
-"""Events that keep coming: events a second on one core, into the log, into the state and both, by size of the micro-batch; and the delay from arrival to visibility at a steady rate.
+"""Events that keep coming: events a second on one core, into the log, into the state and both, by
+size of the micro-batch; and the delay from arrival to visibility at a steady rate.
 
     python benchmarks/stream.py [--events 50000] [--seconds 20] [--rate 200]
 
@@ -111,7 +112,8 @@ def rates(events: int, size: int) -> dict[str, Any]:
 
 
 def produce(kind: str, place: str, rate: float, seconds: float) -> None:
-    "Send one event at a time into a Redis stream, or a tenth of a second's worth in a file, at a steady rate."
+    """Send one event at a time into a Redis stream, or a tenth of a second's worth in a file, at
+    a steady rate."""
     rows = [
         {**r, "event_time": r["event_time"].isoformat(), "amount": r["amount"] / 100}
         for r in payments(10_000_000, 10_000_000 + int(rate * seconds)).to_dicts()

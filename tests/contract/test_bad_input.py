@@ -1,4 +1,5 @@
-"What a bad file does: it is refused whole with an error that helps, or its bad rows go to quarantine; nothing is lost, nothing half-written."
+"""What a bad file does: it is refused whole with an error that helps, or its bad rows go to
+quarantine; nothing is lost, nothing half-written."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def assert_accounts(done, logs: Logs, rows: pl.DataFrame) -> None:
     "Each row of the file is in the log, known already, or in quarantine."
     new = done.appended[fraud.Transaction.name]
     assert done.rows == rows.height
-    assert len(ids(logs)) == len(set(ids(logs))) == new and refused(logs).height == done.quarantined
+    assert len(ids(logs)) == len(set(ids(logs))) == new
+    assert refused(logs).height == done.quarantined
     repeats = rows.height - rows.n_unique("transaction_id")
     assert (
         new
@@ -112,19 +114,15 @@ def test_bad_row_goes_to_quarantine(fault, kind, text, logs, tmp_path):
     rows = with_cell(text, 7, column, value)
     done = ingest(put(tmp_path / f"file{kind}", rows), FORMATS, logs)
     kept = refused(logs)
-    assert (
-        done.quarantined == kept.height == 1
-        and reason in kept["reason"][0]
-        and done.accepted == rows.height - 1
-    )
+    assert done.quarantined == kept.height == 1
+    assert reason in kept["reason"][0]
+    assert done.accepted == rows.height - 1
     said = orjson.loads(kept["row"][0])
+    assert said["terminal_id"] == rows["terminal_id"][7]
+    assert said.get("event_id") == rows["transaction_id"][7]
+    assert len(ids(logs)) == rows.height - 1
     assert (
-        said["terminal_id"] == rows["terminal_id"][7]
-        and said.get("event_id") == rows["transaction_id"][7]
-    )
-    assert (
-        len(ids(logs)) == rows.height - 1
-        and scan(logs[fraud.Label]).collect().height
+        scan(logs[fraud.Label]).collect().height
         == rows.height - 1 - rows["label_time"].null_count()
     )
     assert_accounts(done, logs, rows)
@@ -155,7 +153,8 @@ def test_every_row_bad(text, logs, tmp_path):
 def test_same_row_twice_in_a_file_counts_once(text, logs, tmp_path):
     rows = pl.concat([text, text[5:8]])
     done = ingest(put(tmp_path / "file.csv", rows), FORMATS, logs)
-    assert done.appended["transaction"] == text.height and done.quarantined == 0
+    assert done.appended["transaction"] == text.height
+    assert done.quarantined == 0
     assert_accounts(done, logs, rows)
 
 
@@ -173,14 +172,10 @@ def test_same_id_with_another_amount_is_a_conflict(order, text, logs, tmp_path):
         .filter(pl.col("event_id") == lie["transaction_id"][0])
         .collect()
     )
-    assert (
-        stored["amount"].to_list() == [round(float(text["amount"][5]) * 100)]
-        and ids(logs) == text["transaction_id"].sort().to_list()
-    )
-    assert (
-        refused(logs)["reason"].to_list() == ["event_id: known with another payload"]
-        and "99999" in refused(logs)["row"][0]
-    )
+    assert stored["amount"].to_list() == [round(float(text["amount"][5]) * 100)]
+    assert ids(logs) == text["transaction_id"].sort().to_list()
+    assert refused(logs)["reason"].to_list() == ["event_id: known with another payload"]
+    assert "99999" in refused(logs)["row"][0]
 
 
 def test_same_file_again_and_under_another_name(text, logs, tmp_path):
@@ -320,7 +315,8 @@ def test_one_bad_file_of_several_stops_all(bad, text, logs, tmp_path):
     (tmp_path / bad).write_bytes(csv(text.drop("amount")))
     with pytest.raises(ContractError, match=bad):
         ingest(tmp_path / "*.csv", FORMATS, logs)
-    assert logs[fraud.Transaction].version() == -1 and not list(logs.folder.rglob("*.parquet"))
+    assert logs[fraud.Transaction].version() == -1
+    assert not list(logs.folder.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("source, says", [(".", "folder"), ("*.csv", "no file matches")])
@@ -330,7 +326,8 @@ def test_source_that_is_no_file(source, says, logs, tmp_path):
 
 
 def test_damaged_parquet_is_refused_or_read_right(text, logs, tmp_path):
-    "Bytes changed anywhere: an error that names the file, or rows that all are accounted for; never another kind of failure."
+    """Bytes changed anywhere: an error that names the file, or rows that all are accounted for;
+    never another kind of failure."""
     whole, draw = parquet(text, tmp_path), random.Random(3)
     for n in range(60):
         damaged = bytearray(whole)
@@ -344,7 +341,8 @@ def test_damaged_parquet_is_refused_or_read_right(text, logs, tmp_path):
         try:
             done = ingest(path, FORMATS, store)
         except BAD_FILE as e:
-            assert path.name in str(e) and store[fraud.Transaction].version() == -1
+            assert path.name in str(e)
+            assert store[fraud.Transaction].version() == -1
         else:
             assert (
                 done.rows

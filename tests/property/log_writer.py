@@ -1,7 +1,9 @@
 """A writer of the log in a process of its own.
 
-`land FOLDER FIRST LAST [N]` lands the batches from FIRST to before LAST, saying each one's name, and kills itself at the N-th call or return of a function; without N it ends by
-saying how many there were. It waits for a line on its input first, so that several can start together.
+`land FOLDER FIRST LAST [N]` lands the batches from FIRST to before LAST, saying each one's name,
+and kills itself at the N-th call or return of a function; without N it ends by
+saying how many there were. It waits for a line on its input first, so that several can start
+together.
 """
 
 from __future__ import annotations
@@ -17,11 +19,9 @@ import polars as pl
 from mlkit.etl import Batch, Logs, land
 from mlkit.events import Fixed, Key, Stream
 
-SIZE, STEP, DIRTY = (
-    20,
-    15,
-    2,
-)  # rows of a batch, of which the first few come again from the batch before; rows that break the contract
+SIZE = 20  # rows of a batch
+STEP = 15  # of which these are new; the others come again from the batch before
+DIRTY = 2  # rows of a batch that break the contract
 
 
 class Pay(Stream):

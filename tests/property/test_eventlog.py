@@ -35,12 +35,12 @@ def contents(logs: Logs) -> pl.DataFrame:
 
 
 def assert_complete(logs: Logs, batches: int) -> None:
-    "Every event of the batches exactly once, numbered without a gap; every dirty row in quarantine exactly once."
+    """Every event of the batches exactly once, numbered without a gap; every dirty row in
+    quarantine exactly once."""
     rows = contents(logs)
     expected = sorted({e for n in range(batches) for e in event_ids(n)})
-    assert sorted(rows["event_id"]) == expected and rows["seq"].to_list() == list(
-        range(len(expected))
-    )
+    assert sorted(rows["event_id"]) == expected
+    assert rows["seq"].to_list() == list(range(len(expected)))
     payload = check(Pay, pl.concat([batch(n) for n in range(batches)]).unique("event_id"))[0].sort(
         "event_id"
     )
@@ -59,23 +59,19 @@ def test_same_batch_again_changes_nothing(logs):
     before = folder_bytes(logs.folder)
     for again in (logs, Logs(logs.folder)):
         result = land(again, batch(0), "a")
-        assert (
-            result.appended[Pay].repeated
-            and result.new == 0
-            and folder_bytes(logs.folder) == before
-        )
-    assert first.new == len(event_ids(0)) and not first.appended[Pay].repeated
+        assert result.appended[Pay].repeated
+        assert result.new == 0
+        assert folder_bytes(logs.folder) == before
+    assert first.new == len(event_ids(0))
+    assert not first.appended[Pay].repeated
 
 
 def test_same_events_under_another_name_are_duplicates(logs):
     "A renamed batch, alone or with new rows in it, adds only what is new, and says what is stored."
     append(logs[Pay], good(0), "a")
     again = append(logs[Pay], good(0), "b")
-    assert (again.new, again.duplicates, again.conflicts) == (
-        0,
-        len(event_ids(0)),
-        0,
-    ) and again.events.equals(
+    assert (again.new, again.duplicates, again.conflicts) == (0, len(event_ids(0)), 0)
+    assert again.events.equals(
         scan(logs[Pay])
         .collect()
         .select(again.events.columns)
@@ -83,15 +79,15 @@ def test_same_events_under_another_name_are_duplicates(logs):
         .join(again.events.select("event_id"), on="event_id", maintain_order="right")
     )
     more = append(logs[Pay], pl.concat([good(0), good(1)]), "c")
-    assert more.new == len(set(event_ids(1)) - set(event_ids(0))) and sorted(
-        more.events["event_id"]
-    ) == sorted({*event_ids(0), *event_ids(1)})
+    assert more.new == len(set(event_ids(1)) - set(event_ids(0)))
+    assert sorted(more.events["event_id"]) == sorted({*event_ids(0), *event_ids(1)})
 
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=8))
 def test_any_sequence_of_overlapping_batches(tmp_path_factory, arrivals):
-    "Repeated, overlapping, out of order, by old and new writers: the log is the union, each event as it first came."
+    """Repeated, overlapping, out of order, by old and new writers: the log is the union, each
+    event as it first came."""
     logs = Logs(tmp_path_factory.mktemp("overlap"))
     folder, first = logs.folder, {}
     for n, anew in arrivals:
@@ -114,17 +110,13 @@ def test_same_id_with_another_payload_is_quarantined(logs):
     twice = pl.concat(
         [good(1), good(1).filter(pl.col("event_id") == "e20").with_columns(who=pl.lit(5, pl.Int64))]
     )
-    assert (
-        (r := append(logs[Pay], lie, "b")).conflicts == 1
-        and r.duplicates == len(event_ids(0)) - 1
-        and contents(logs).equals(before)
-    )
+    assert (r := append(logs[Pay], lie, "b")).conflicts == 1
+    assert r.duplicates == len(event_ids(0)) - 1
+    assert contents(logs).equals(before)
     assert append(logs[Pay], twice, "c").conflicts == 1
     kept = logs[Pay].quarantine.read().sort("at")
-    assert (
-        kept["row"].str.json_path_match("$.event_id").to_list() == ["e3", "e20"]
-        and kept["reason"].str.contains("another payload").all()
-    )
+    assert kept["row"].str.json_path_match("$.event_id").to_list() == ["e3", "e20"]
+    assert kept["reason"].str.contains("another payload").all()
     assert contents(logs).filter(pl.col("event_id") == "e20")["who"].item() == 20 % 7
 
 
@@ -132,7 +124,8 @@ def test_same_id_with_another_payload_is_quarantined(logs):
     "died", [False, True], ids=["met another writer", "died before the commit"]
 )
 def test_conflicts_found_at_a_second_attempt_are_kept(logs, monkeypatch, died):
-    "What contradicts an event that another writer brought in between is quarantined too, though the batch had conflicts before."
+    """What contradicts an event that another writer brought in between is quarantined too,
+    though the batch had conflicts before."""
     append(logs[Pay], good(0).head(1), "a")
     mine = (
         good(0).head(3).with_columns(amount=pl.lit(1, pl.Int64))
@@ -182,13 +175,12 @@ def test_readers_of_a_version_see_it_unchanged(logs):
     before = scan(logs[Pay], version=version).collect().sort("seq")
     land(logs, batch(1), "b")
     compact(logs[Pay])
-    assert (
-        scan(logs[Pay], version=version).collect().sort("seq").equals(before)
-        and fingerprint(logs[Pay]) != mark
-    )
+    assert scan(logs[Pay], version=version).collect().sort("seq").equals(before)
+    assert fingerprint(logs[Pay]) != mark
     after = contents(logs)
     compact(logs[Pay])
-    assert contents(logs).equals(after) and land(logs, batch(1), "c").new == 0
+    assert contents(logs).equals(after)
+    assert land(logs, batch(1), "c").new == 0
 
 
 # %% Several processes
@@ -244,7 +236,8 @@ BATCHES, KILLS = 4, 10
 
 
 def test_killed_at_any_step_then_run_again(logs, tmp_path):
-    "SIGKILL at random calls inside `land`, between commits of quarantine and log as well; each run goes on where the last one died."
+    """SIGKILL at random calls inside `land`, between commits of quarantine and log as well; each
+    run goes on where the last one died."""
     steps = int(run_together([Writer(tmp_path / "whole", 0, BATCHES)])[0][-2].split()[1])
     draw, ends = random.Random(7), []
     for _ in range(KILLS):
@@ -252,13 +245,15 @@ def test_killed_at_any_step_then_run_again(logs, tmp_path):
         writer.wait_until_ready()
         writer.start()
         ends.append(writer.end()[0])
-    assert set(ends) <= {-signal.SIGKILL, 0} and ends.count(-signal.SIGKILL) > KILLS // 2
+    assert set(ends) <= {-signal.SIGKILL, 0}
+    assert ends.count(-signal.SIGKILL) > KILLS // 2
     run_together([Writer(logs.folder, 0, BATCHES)])
     assert_complete(logs, BATCHES)
 
 
 def test_killed_in_the_middle_of_a_write(logs):
-    "SIGKILL from outside, while the process goes on writing after the batch that it has just reported."
+    """SIGKILL from outside, while the process goes on writing after the batch that it has just
+    reported."""
     for last in (1, 2, 3):
         writer = Writer(logs.folder, 0, 6)
         writer.wait_until_ready()

@@ -98,12 +98,12 @@ def payload(logs: Logs, stream: type) -> pl.DataFrame:
 
 
 def assert_log_complete(logs: Logs, batches: int) -> None:
-    "Every event of the batches exactly once, numbered without a gap; every refused row in quarantine exactly once."
+    """Every event of the batches exactly once, numbered without a gap; every refused row in
+    quarantine exactly once."""
     for stream, ids in ((Pay, world.pay_ids(batches)), (Outcome, world.outcome_ids(batches))):
         rows = scan(logs[stream]).collect().sort("seq")
-        assert sorted(rows["event_id"]) == sorted(ids) and rows["seq"].to_list() == list(
-            range(len(ids))
-        )
+        assert sorted(rows["event_id"]) == sorted(ids)
+        assert rows["seq"].to_list() == list(range(len(ids)))
     events = [e for n in range(batches) for e in world.batch(n)]
     lies = [world.lie(n - 1) for n in range(batches) if n % 4 == 1]
     sent = pl.DataFrame([row for s, row in events if s == "pay" and row not in lies])
@@ -146,7 +146,8 @@ def answers(folder: Path, requests: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def assert_state_equals_bulk_load(logs: Logs, most: int = 100_000) -> int:
-    "The followed state stands where a bulk load of the log does and answers every request with the same bits; says how many."
+    """The followed state stands where a bulk load of the log does and answers every request with
+    the same bits; says how many."""
     state, bulk = state_folder(logs.folder, FEATURES), logs.folder / "bulk"
     with ensure_store(FEATURES, logs.folder, logs) as store:
         follow(store, logs)

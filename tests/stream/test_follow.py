@@ -1,4 +1,5 @@
-"The online state is a function of a prefix of the log, whoever appended it, in whatever turns it was followed."
+"""The online state is a function of a prefix of the log, whoever appended it, in whatever turns
+it was followed."""
 
 from __future__ import annotations
 
@@ -58,10 +59,8 @@ def test_tail_opens_only_the_files_it_needs(logs: Logs) -> None:
 @pytest.mark.parametrize("name", ["with space", "Zürich", "a#b", "100%"])
 def test_tail_in_a_folder_of_any_name(name: str, tmp_path: Any) -> None:
     logs = filled(Logs(tmp_path / name), 2)
-    assert (
-        tail(logs[Pay], -1).equals(scan(logs[Pay]).collect().sort("seq"))
-        and tail(logs[Pay], 3).height == scan(logs[Pay]).collect().height - 4
-    )
+    assert tail(logs[Pay], -1).equals(scan(logs[Pay]).collect().sort("seq"))
+    assert tail(logs[Pay], 3).height == scan(logs[Pay]).collect().height - 4
 
 
 def test_gap_in_the_log_is_an_error(logs: Logs) -> None:
@@ -83,7 +82,8 @@ def test_gap_in_the_log_is_an_error(logs: Logs) -> None:
 def test_any_turns_of_appending_and_following(
     tmp_path_factory: Any, world: dict, turns: list[str], random: Any
 ) -> None:
-    "Batches by two writers, of which one tells its follower what it appended and the other dies before it can; compaction; a reload: the state is that of a bulk load."
+    """Batches by two writers, of which one tells its follower what it appended and the other
+    dies before it can; compaction; a reload: the state is that of a bulk load."""
     logs = Logs(tmp_path_factory.mktemp("turns") / "workspace")
     other = Logs(logs.folder)
     parts = [
@@ -114,7 +114,8 @@ def test_any_turns_of_appending_and_following(
 def test_fresh_rows_are_used_only_where_they_continue_the_state(
     logs: Logs, monkeypatch: Any
 ) -> None:
-    "Rows that continue the position are not read again; rows beyond a hole are not applied without what is missing."
+    """Rows that continue the position are not read again; rows beyond a hole are not applied
+    without what is missing."""
     with ensure_store(FEATURES, logs.folder, logs) as store:
         follower, first, read = Follower(store, logs), append(logs[Pay], pays(0), "a"), []
         with monkeypatch.context() as patch:
@@ -123,7 +124,8 @@ def test_fresh_rows_are_used_only_where_they_continue_the_state(
                 "tail",
                 lambda log, *_, **__: read.append(log.stream) or pl.DataFrame(),
             )
-            assert follower.catch_up({Pay: first.events})["pay"] == first.new and read == []
+            assert follower.catch_up({Pay: first.events})["pay"] == first.new
+            assert read == []
         append(logs[Pay], pays(1), "b")
         last = append(logs[Pay], pays(2), "c")
         follower.catch_up({Pay: last.events})
@@ -132,12 +134,14 @@ def test_fresh_rows_are_used_only_where_they_continue_the_state(
 
 
 def test_a_state_that_was_replaced_goes_on_from_its_own_position(logs: Logs) -> None:
-    "A bulk load of an earlier moment in place of the followed state: the next follower brings it up to the log."
+    """A bulk load of an earlier moment in place of the followed state: the next follower brings
+    it up to the log."""
     filled(logs, 3)
     ensure_store(FEATURES, logs.folder, logs).close()
     filled(logs, 6)
     with ensure_store(FEATURES, logs.folder, logs) as store:
-        assert follow(store, logs)["pay"] > 0 and follow(store, logs)["pay"] == 0
+        assert follow(store, logs)["pay"] > 0
+        assert follow(store, logs)["pay"] == 0
     assert_state_equals_bulk_load(logs)
 
 
@@ -171,7 +175,8 @@ def test_two_feature_sets_follow_one_log(logs: Logs) -> None:
 
 
 def test_two_followers_of_one_state_take_turns(logs: Logs, consumers: Any) -> None:
-    "Two processes that only follow, while this one appends: one answer, and both end when asked to."
+    """Two processes that only follow, while this one appends: one answer, and both end when
+    asked to."""
     crowd = consumers(follow_only=True)
     pids = [crowd.start(), crowd.start()]
     filled(logs, 8)

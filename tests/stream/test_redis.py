@@ -67,7 +67,8 @@ def test_every_entry_once(logs: Logs, redis: Any, join: Any) -> None:
     before = scan(logs[Pay]).collect()
     for n in range(5):
         world.send(redis, "events", n)
-    assert drain(logs, join(batch_size=50)).events == 0 and scan(logs[Pay]).collect().equals(before)
+    assert drain(logs, join(batch_size=50)).events == 0
+    assert scan(logs[Pay]).collect().equals(before)
 
 
 def test_group_that_was_lost_is_read_again_from_the_beginning(
@@ -104,10 +105,8 @@ def test_what_is_no_event_is_kept_with_its_entry_id(
     "And does not keep the entries behind it from landing."
     entry = redis.xadd("events", fields).decode()
     world.send(redis, "events", 0)
-    assert (
-        drain(logs, join()).events == len(world.pay_ids(1)) + len(world.outcome_ids(1))
-        and pending(redis) == 0
-    )
+    assert drain(logs, join()).events == len(world.pay_ids(1)) + len(world.outcome_ids(1))
+    assert pending(redis) == 0
     kept = [(json.loads(r["row"])["entry"], r["reason"]) for r in logs.unreadable.read().to_dicts()]
     assert [w for e, w in kept if e == entry][0].find(why) >= 0
 
@@ -117,7 +116,8 @@ def test_what_is_no_event_is_kept_whole(logs: Logs, redis: Any, join: Any) -> No
     redis.xadd("events", dict(stream=b"p\xe4y", event="{}", source="till 7"))
     drain(logs, join())
     [row] = [json.loads(r["row"]) for r in logs.unreadable.read().to_dicts()]
-    assert row["stream"] == "p\\xe4y" and json.loads(row["other"]) == {"source": "till 7"}
+    assert row["stream"] == "p\\xe4y"
+    assert json.loads(row["other"]) == {"source": "till 7"}
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,11 @@ def test_what_breaks_the_contract_is_kept_with_the_reason(
     logs: Logs, redis: Any, join: Any, change: dict, why: str
 ) -> None:
     redis.xadd("events", dict(stream="pay", event=json.dumps({**world.pay(1), **change})))
-    assert drain(logs, join()).quarantined == 1 and pending(redis) == 0
+    assert drain(logs, join()).quarantined == 1
+    assert pending(redis) == 0
     [row] = logs[Pay].quarantine.read().to_dicts()
-    assert why in row["reason"] and row["batch_id"].startswith("redis/events/")
+    assert why in row["reason"]
+    assert row["batch_id"].startswith("redis/events/")
 
 
 def test_offsets_are_committed_with_the_rows(logs: Logs, redis: Any, join: Any) -> None:
@@ -149,11 +151,9 @@ def test_offsets_are_committed_with_the_rows(logs: Logs, redis: Any, join: Any) 
     rows = scan(logs[Pay]).collect().sort("seq")
     spans = [b.split("/")[2].split("..") for b in rows["batch_id"]]
     assert spans == [[ids[i // 3 * 3], ids[i // 3 * 3 + 2]] for i in range(9)]
-    assert (
-        committed(logs[Pay], "events") == tuple(int(n) for n in ids[-1].split("-"))
-        and committed(logs[Pay], "event") is None
-        and committed(logs[Outcome], "events") is None
-    )
+    assert committed(logs[Pay], "events") == tuple(int(n) for n in ids[-1].split("-"))
+    assert committed(logs[Pay], "event") is None
+    assert committed(logs[Outcome], "events") is None
     table = logs[Pay].table()
     assert all(table.transaction_version(b) == 1 for b in rows["batch_id"])
 
@@ -179,9 +179,11 @@ def test_a_consumer_that_dies_with_pending_entries(
     for n in range(2):
         world.send(redis, "events", n)
     crowd = consumers(url=redis.url, batch_size=30, linger=0.0, takeover=3600)
-    assert crowd.wait(crowd.start(moment=moment)) == -9 and pending(redis) == 30
+    assert crowd.wait(crowd.start(moment=moment)) == -9
+    assert pending(redis) == 30
     crowd.once()
-    assert pending(redis) == 0 and len(redis.xinfo_consumers("events", "mlkit")) == 1
+    assert pending(redis) == 0
+    assert len(redis.xinfo_consumers("events", "mlkit")) == 1
     assert_log_complete(logs, 2)
     assert_unread_kept(logs, 2)
     assert_state_equals_bulk_load(logs)
@@ -190,22 +192,23 @@ def test_a_consumer_that_dies_with_pending_entries(
 def test_entries_of_a_silent_consumer_are_taken_over_whole(
     logs: Logs, redis: Any, join: Any
 ) -> None:
-    "All it had, as one batch of the same name; when it turns out to be alive, its batch is there already."
+    """All it had, as one batch of the same name; when it turns out to be alive, its batch is
+    there already."""
     for n in range(2):
         world.send(redis, "events", n)
     silent, other = join(batch_size=40), join(batch_size=7, takeover=0.0)
     assert silent.name != other.name
     [held] = silent.poll()
     [taken] = other.poll()
-    assert (taken.name, taken.handle) == (
-        held.name,
-        held.handle,
-    ) and "took over 40 entries" in other.notices[0]
+    assert (taken.name, taken.handle) == (held.name, held.handle)
+    assert "took over 40 entries" in other.notices[0]
     landed = land(logs, taken)
     other.done(taken)
     again = land(logs, held)
     silent.done(held)
-    assert landed.new > 0 and again.new == 0 and pending(redis) == 0
+    assert landed.new > 0
+    assert again.new == 0
+    assert pending(redis) == 0
     drain(logs, other)
     assert_log_complete(logs, 2)
 
@@ -229,7 +232,8 @@ def test_entries_trimmed_before_they_were_read_are_noted(logs: Logs, redis: Any,
         json.loads(r["row"])["entry"]
         for r in logs.unreadable.read().to_dicts()
         if "deleted" in r["reason"]
-    ] == [held.handle[0].decode()] and pending(redis) == 0
+    ] == [held.handle[0].decode()]
+    assert pending(redis) == 0
 
 
 def test_two_consumers_at_once(logs: Logs, redis: Any, consumers: Any) -> None:
@@ -248,7 +252,8 @@ def test_two_consumers_at_once(logs: Logs, redis: Any, consumers: Any) -> None:
 def test_an_error_in_between_leaves_nothing_behind(
     logs: Logs, redis: Any, join: Any, monkeypatch: Any
 ) -> None:
-    "The connection breaks after Redis gave the entries away: the next poll gets them, and before anything new."
+    """The connection breaks after Redis gave the entries away: the next poll gets them, and
+    before anything new."""
     import redis as client
 
     world.send(redis, "events", 0)
@@ -265,16 +270,19 @@ def test_an_error_in_between_leaves_nothing_behind(
         source.poll()
     monkeypatch.undo()
     [batch] = source.poll()
-    assert batch.handle == [n for n, _ in redis.xrange("events", count=10)] and pending(redis) == 10
+    assert batch.handle == [n for n, _ in redis.xrange("events", count=10)]
+    assert pending(redis) == 10
 
 
 def test_the_password_is_never_shown(tmp_path: Path, server: Any) -> None:
-    "Neither of a server that is not there, nor of one that refuses it, nor of an address that is none."
+    """Neither of a server that is not there, nor of one that refuses it, nor of an address that
+    is none."""
     for url in ("redis://me:secret@127.0.0.1:1/0", f"redis://me:secret@127.0.0.1:{server.port}/0"):
         source = RedisSource(url, STREAMS, tmp_path)
         with pytest.raises(StreamError, match="127.0.0.1") as e:
             source.poll()
-        assert "secret" not in str(e.value) + source.title and e.value.__cause__ is None
+        assert "secret" not in str(e.value) + source.title
+        assert e.value.__cause__ is None
         source.close()
     for url in ("secret", "redis://127.0.0.1:secret/0"):
         with pytest.raises(StreamError, match="MLKIT_REDIS_URL") as e:

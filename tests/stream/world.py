@@ -1,4 +1,5 @@
-"Events that keep coming, in batches that overlap, with late, dirty, repeated and contradicting ones; plain Python, so that a producer needs no Polars."
+"""Events that keep coming, in batches that overlap, with late, dirty, repeated and contradicting
+ones; plain Python, so that a producer needs no Polars."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Consumers in processes of their own, forked from one that has imported everything and never run a Polars operation.
+"""Consumers in processes of their own, forked from one that has imported everything and never run
+a Polars operation.
 
-A line of JSON on the input starts a consumer and is answered by its pid; `wait PID` is answered by its exit status, negative for a signal.
+A line of JSON on the input starts a consumer and is answered by its pid; `wait PID` is answered
+by its exit status, negative for a signal.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import sys
 import traceback
 from pathlib import Path
 
-import deltalake  # noqa: F401  imported before the fork, so that a consumer starts in a third of a second
+# imported before the fork, so that a consumer starts in a third of a second
+import deltalake  # noqa: F401
 
 from mlkit import follower, redis_source, sources, stores, stream
 
