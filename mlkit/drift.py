@@ -150,7 +150,7 @@ def _typical(
         return _word(reference, current)
     return None, _mean(reference), _mean(current)
 
-
+# %% ../nbs/15_drift.ipynb #c22acc6d
 def _level(index: float, moderate: float, strong: float) -> str:
     if index >= strong:
         return "strong"

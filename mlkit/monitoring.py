@@ -261,6 +261,7 @@ td.key { min-width: 9rem }
 code { font-size: .88em }
 """
 
+# %% ../nbs/15c_monitoring.ipynb #bc6688e3
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -307,7 +308,7 @@ _PAGE = """<!doctype html>
 {% endfor %}
 </html>"""
 
-
+# %% ../nbs/15c_monitoring.ipynb #20f574bc
 def _render(**content: Any) -> str:
     "The report as one HTML page; everything that comes from data is escaped."
     from jinja2 import Environment
@@ -315,7 +316,7 @@ def _render(**content: Any) -> str:
     page = Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
     return page.render(css=_CSS, **content)
 
-# %% ../nbs/15c_monitoring.ipynb #a81894c9
+# %% ../nbs/15c_monitoring.ipynb #36a09725
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
@@ -341,7 +342,7 @@ def _drift_rows(table: pl.DataFrame) -> list[dict[str, str]]:
         for d in table.to_dicts()
     ]
 
-# %% ../nbs/15c_monitoring.ipynb #f73551ea
+# %% ../nbs/15c_monitoring.ipynb #a2eff5e1
 def _notes(found: Findings) -> dict[str, str]:
     "The sentences beside the tables."
     usecase, label = found.period.usecase, found.performance.label

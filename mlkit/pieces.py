@@ -98,15 +98,13 @@ def _s3(options: dict[str, str]) -> Any:
     "pyarrow's S3, told what deltalake is told."
     from pyarrow import fs
 
-    option = lambda *names: next(
-        (options[f"aws_{n}"] for n in names if f"aws_{n}" in options), None
-    )
-    scheme, _, server = (option("endpoint_url", "endpoint") or "").rpartition("://")
+    option = lambda name: options.get(f"aws_{name}", "")
+    scheme, _, server = (option("endpoint_url") or option("endpoint")).rpartition("://")
     given = dict(
         access_key=option("access_key_id"),
         secret_key=option("secret_access_key"),
         session_token=option("session_token"),
-        region=option("region", "default_region"),
+        region=option("region") or option("default_region"),
         endpoint_override=server.rstrip("/"),
         scheme=scheme,
     )

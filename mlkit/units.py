@@ -110,7 +110,7 @@ class Division:
                 out += _Bucket(self, entity, bucket).units()
         return out
 
-
+# %% ../nbs/05bb_units.ipynb #8a60357c
 @dataclass(frozen=True)
 class _Needs:
     "What the requests of a range need, with the windows before it."
@@ -186,7 +186,7 @@ class _Bucket:
                 number += 1
             begin = last
 
-# %% ../nbs/05bb_units.ipynb #7bd9990b
+# %% ../nbs/05bb_units.ipynb #ff6f41c8
 def _heaviest(bucket: _Bucket, needs: _Needs) -> tuple[str, int, int]:
     "The key with the most events among those needed, its events, and all of them."
     job, entity = bucket.division.job, bucket.division.job.entities[bucket.entity]
