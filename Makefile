@@ -41,11 +41,15 @@ quick: setup ## the tests that need neither service nor pipeline
 	@python -m pytest -n 2 --dist loadfile tests -m "not service and not pipeline"
 
 check: setup ## linters, types, notebooks clean and in step with mlkit/
-	@ruff check mlkit tests docs benchmarks tools
+	@ruff check nbs pipelines mlkit tests docs benchmarks tools
+	@ruff format --check --quiet nbs pipelines tests docs benchmarks tools
 	@mypy
 	@python tools/in_step.py
+	@python tools/readable.py
 
-fix: setup ## export notebooks to mlkit/, clean them
+fix: setup ## format, export notebooks to mlkit/, clean them
+	@ruff check --quiet --select I001 --fix nbs pipelines tests docs benchmarks tools
+	@ruff format --quiet nbs pipelines tests docs benchmarks tools
 	@nbdev-export
 	@nbdev-clean
 
