@@ -1035,6 +1035,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'mlkit.redis_source._Sorted.add': ('sources_redis.html#_sorted.add', 'mlkit/redis_source.py'),
                                     'mlkit.redis_source._as_it_came': ('sources_redis.html#_as_it_came', 'mlkit/redis_source.py'),
                                     'mlkit.redis_source._classify': ('sources_redis.html#_classify', 'mlkit/redis_source.py'),
+                                    'mlkit.redis_source._consumer_name': ('sources_redis.html#_consumer_name', 'mlkit/redis_source.py'),
                                     'mlkit.redis_source._name': ('sources_redis.html#_name', 'mlkit/redis_source.py'),
                                     'mlkit.redis_source._sent': ('sources_redis.html#_sent', 'mlkit/redis_source.py'),
                                     'mlkit.redis_source._shown': ('sources_redis.html#_shown', 'mlkit/redis_source.py'),

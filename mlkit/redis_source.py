@@ -156,6 +156,12 @@ def _slot(folder: Path) -> tuple[int, TextIO]:
             file.close()
     raise StreamError(f"1,000 consumers hold the locks in {folder}; end some of them.")
 
+
+def _consumer_name(folder: Path, number: int) -> str:
+    "The same for every holder of a number, in this folder on this machine."
+    place = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=4).hexdigest()
+    return f"{socket.gethostname()}-{place}-{number}"
+
 # %% ../nbs/05a_sources_redis.ipynb #e98e3dd3
 @dataclass
 class _Group:
@@ -245,8 +251,7 @@ class RedisSource:
         self._redis = connect(url, StreamError)
         self._streams = {s.name: s for s in streams}
         number, self._slot = _slot(Path(folder))
-        place = hashlib.blake2b(str(Path(folder).resolve()).encode(), digest_size=4).hexdigest()
-        self.name = f"{socket.gethostname()}-{place}-{number}"
+        self.name = _consumer_name(Path(folder), number)
         self._group = _Group(self._redis, key, group, self.name)
         self.title = (
             f"Redis stream {key} at {address(self._redis)}, group {group}, consumer {self.name}"
@@ -303,10 +308,8 @@ class RedisSource:
             claimed = self._group.claim(other, silence)
             if claimed:
                 self._looked = float("-inf")  # there may be more
-                name, idle = other["name"].decode(), other["idle"] / 1000
-                self.notices.append(
-                    f"took over {len(claimed)} entries of {name}, silent for {idle:.1f} s"
-                )
+                whose = f"{other['name'].decode()}, silent for {other['idle'] / 1000:.1f} s"
+                self.notices.append(f"took over {len(claimed)} entries of {whose}")
                 return claimed
         return []
 

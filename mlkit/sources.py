@@ -136,7 +136,7 @@ class _Claim:
         "Does the path still mean the file that is open, as it was?"
         return _mark(self.path) == self.mark
 
-
+# %% ../nbs/05a_sources.ipynb #8198cd07
 class FolderSource:
     "Files dropped in a folder, in order of their names."
 
