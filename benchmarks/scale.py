@@ -32,8 +32,9 @@ from deltalake import write_deltalake
 
 from mlkit.backfill import Backfilled, backfill
 from mlkit.etl import Logs
-from mlkit.events import TIME, Stream
+from mlkit.events import Stream
 from mlkit.executors import Dask
+from mlkit.fields import TIME
 from mlkit.units import costs
 from mlkit.usecases.fraud import Label, Transaction, features
 

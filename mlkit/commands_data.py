@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -167,7 +166,7 @@ def moment(
     text: str,  # an ISO time or a day; empty: none
 ) -> datetime | None:
     "A moment as events have it; without an offset it is UTC, and a day begins at midnight."
-    from mlkit.events import Time
+    from mlkit.fields import Time
 
     text = text.strip()
     if not text:

@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 
 from .errors import UserError
-from .events import TIME, Flag, Stream, Text
+from .events import Stream
+from .fields import TIME, Flag, Text
 from .metrics import evaluate
 from .splits import LabelRule, Plan, drop_known_positives, labelled, learnable
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import orjson
 
-from .events import ContractError, accept
+from .events import accept
+from .fields import ContractError
 from .modelfiles import load_model, model_digest
 from .models import Model, contributions, row
 from .online import Store

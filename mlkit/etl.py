@@ -16,7 +16,8 @@ from typing import Any
 import polars as pl
 
 from .eventlog import Appended, EventLog, append
-from .events import ContractError, Stream, check
+from .events import Stream, check
+from .fields import ContractError
 from .files import content_hash, read_source, source_files, source_hash
 from .formats import Frames, SourceFormat, find_format, to_events
 from .quarantine import Quarantine

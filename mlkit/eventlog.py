@@ -19,7 +19,8 @@ from deltalake import Field as DeltaField
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .errors import UserError
-from .events import TIME, Stream
+from .events import Stream
+from .fields import TIME
 from .quarantine import Quarantine
 from mlkit.tables import (
     LogError,

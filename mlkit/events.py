@@ -13,20 +13,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from mlkit.fields import (
-    EARLIEST,
-    LATEST,
-    TIME,
-    Category,
-    ContractError,
-    Field,
-    Fixed,
-    Flag,
-    Key,
-    Problem,
-    Text,
-    Time,
-)
+from .fields import ContractError, Field, Fixed, Key, Text, Time
 
 # %% auto #0
 __all__ = ['UnknownWord', 'StreamType', 'Stream', 'check', 'accept', 'Range', 'at_least', 'below', 'between', 'present',

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from .aggregates import Aggregate, Feature
-from .events import Condition, ContractError, Stream, Time, window_us
+from .events import Condition, Stream, window_us
 from mlkit.expressions import (
     finite,
     narrow_part,
@@ -25,7 +25,7 @@ from mlkit.expressions import (
     why_not_row_wise,
 )
 from .facts import Fact, GroupBy
-from .fields import Field, Fixed
+from .fields import ContractError, Field, Fixed, Time
 from .values import FeatureType
 
 # %% auto #0

@@ -14,7 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from .events import ContractError, Field, Fixed, Stream, Time, check
+from .events import Stream, check
+from .fields import ContractError, Field, Fixed, Time
 
 # %% auto #0
 __all__ = ['Frames', 'SourceFormat', 'row_number', 'midnight_utc', 'find_format', 'to_events']

@@ -45,7 +45,7 @@ def _number_hash(column: pl.Series) -> np.ndarray:
 
 # %% ../nbs/05b_pieces.ipynb #75a81e0e
 def _utf8(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    "All bytes of a column of text, as uint64, and where each text begins; one more place than texts."
+    "All bytes of a column of text, as uint64, and where each text begins and the last one ends."
     data = column.rechunk().cast(pl.Binary).to_arrow(compat_level=pl.CompatLevel.oldest())
     _, offsets, content = data.buffers()
     places = np.frombuffer(offsets, np.int64)[data.offset : data.offset + len(data) + 1]

@@ -85,7 +85,7 @@ class Guard:
     def __post_init__(self):
         _check_name("guard", self.name)
         try:
-            self._program
+            _ = self._program
         except (TypeError, ValueError) as e:
             message = str(e).split("\n")[0].split(" expecting ")[0]
             raise PolicyError(

@@ -13,7 +13,7 @@ import polars as pl
 from deltalake import write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from .events import TIME
+from .fields import TIME
 from .tables import LogError, claiming, open_table, scan_table, storage_options, unwritable
 
 # %% auto #0

@@ -20,7 +20,7 @@ import polars as pl
 
 from .etl import Batch, BatchName
 from .eventlog import EventLog, scan
-from .events import Stream, check
+from .events import Stream
 from .files import json_text
 from .redisclient import address, answering, connect
 from .sources import Lag, StreamError

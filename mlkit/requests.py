@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 from .aggregates import Feature
-from .events import ContractError, Fixed
 from .expressions import request_schema
 from .facts import GroupBy
 from .features import FeatureSet, is_measure
+from .fields import ContractError, Fixed
 
 # %% auto #0
 __all__ = ['Ask', 'Answer', 'Lookup', 'micros', 'Online']

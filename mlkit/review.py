@@ -17,7 +17,7 @@ import polars as pl
 
 from .errors import UserError
 from .etl import Batch, BatchName, Logs, land
-from .events import TIME
+from .fields import TIME
 from .registry import audit, whoami
 from .usecase import UseCase
 
@@ -104,6 +104,14 @@ def _lines_from(path: Path, start: int) -> Iterator[bytes]:
             yield line
 
 
+_INSERT = """
+insert or ignore into cases
+    (decision_id, event_id, event_time, priority, expected_loss, probability, decision)
+values
+    (:decision_id, :event_id, :event_time, :priority, :expected_loss, :probability, :decision)
+"""
+
+
 def _take(db: sqlite3.Connection, line: bytes) -> int:
     "One decision: tell the clock, and queue it if it is a human's."
     d = orjson.loads(line)
@@ -124,9 +132,7 @@ def _take(db: sqlite3.Connection, line: bytes) -> int:
         probability=d["probability"],
         decision=line,
     )
-    marks = ", ".join("?" * len(row))
-    statement = f"insert or ignore into cases ({', '.join(row)}) values ({marks})"
-    return db.execute(statement, tuple(row.values())).rowcount
+    return db.execute(_INSERT, row).rowcount
 
 # %% ../nbs/14_review.ipynb #9f6474de
 def _priority(decision: dict[str, Any]) -> float:

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ from .period import Cut
 from .pipeline import Outside, Pipeline, Record, code_digest, digest
 from .project import project_file
 from .settings import Settings, SettingsError, Workspace, active_workspace, replace_text
-from .steps import Parameter, PipelineError, Step, check_parameters, load_pipeline, names_of
+from .steps import PipelineError, Step, check_parameters, load_pipeline, names_of
 from .usecase import UseCase
 
 # %% auto #0

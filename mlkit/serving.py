@@ -18,7 +18,8 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Histogram
 
 from .decisions import DecisionLog, Engine, answer, answer_schema, load_release
-from .events import ContractError, Field, Stream, accept
+from .events import Stream, accept
+from .fields import ContractError, Field
 from .online import StateError, Store
 from .settings import Settings, active_workspace, load_settings
 from .stores import open_store

@@ -18,7 +18,8 @@ from typing import Protocol
 
 from .errors import UserError
 from .etl import Batch, file_batch
-from .events import ContractError, Stream
+from .events import Stream
+from .fields import ContractError
 from .files import SourceError
 from .formats import SourceFormat
 from .settings import replace_text

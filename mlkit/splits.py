@@ -13,7 +13,8 @@ from typing import Any
 import polars as pl
 
 from .errors import UserError
-from .events import Field, Flag, Stream, Text
+from .events import Stream
+from .fields import Field, Flag, Text
 
 # %% auto #0
 __all__ = ['SplitError', 'Plan', 'LabelRule', 'known_labels', 'labelled', 'learnable', 'drop_known_positives']

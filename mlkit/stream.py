@@ -24,7 +24,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from .etl import Batch, Logs, land
 from .eventlog import compact
 from .events import Stream
-from .follower import Follower, follow
+from .follower import Follower
 from .online import StateError
 from .sources import Lag, Source, StreamError
 from .tables import LogError

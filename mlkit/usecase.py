@@ -17,8 +17,9 @@ from typing import Any
 import polars as pl
 
 from .errors import UserError
-from .events import Category, ContractError, Field, Fixed, Key, Stream, Text, accept
+from .events import Stream, accept
 from .features import FeatureSet
+from .fields import Category, ContractError, Field, Fixed, Key, Text
 from .formats import SourceFormat
 from .frames import offline
 from .policy import Guard, Policy, PolicyError

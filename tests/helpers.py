@@ -15,8 +15,9 @@ import pytest
 from hypothesis import strategies as st
 
 from mlkit import chunks, nodes
-from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, at_least, between
+from mlkit.events import Stream, at_least, between
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, Fixed, Flag, Key, Text
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore
 from mlkit.online import apply

@@ -1,4 +1,4 @@
-"Architecture decision records: complete, one page, listed in the index, and held by checks that exist."
+"Decision records: complete, one page, listed in the index, and held by checks that exist."
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def heading(record: Path) -> tuple[str, str, str, str]:
         record.read_text(),
     )
     assert found, (
-        f"{record.name} must begin with '# NNNN Title', '- Status: …' ({STATUS}) and '- Date: YYYY-MM-DD'"
+        f"{record.name} must begin with '# NNNN Title', '- Status: …' ({STATUS}) "
+        "and '- Date: YYYY-MM-DD'"
     )
     return found[1], found[2], found[3], found[4]
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from mlkit.etl import SourceFormat
-from mlkit.events import Category, Fixed, Flag, Stream, Text, Time
+from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, Fixed, Flag, Text, Time
 from mlkit.policy import Policy, Route
 from mlkit.splits import LabelRule, Plan
 from mlkit.usecase import UseCase

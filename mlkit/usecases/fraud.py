@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from ..events import Category, Fixed, Flag, Key, Stream, Text, Time
+from ..events import Stream
 from ..features import FeatureSet, FeatureView
+from ..fields import Category, Fixed, Flag, Key, Text, Time
 from ..formats import SourceFormat
 from ..policy import Guard, Policy, Route
 from ..simulators import Simulator

@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from ..events import Category, Fixed, Flag, Key, Stream, Text, Time, at_least
+from ..events import Stream, at_least
 from ..features import FeatureSet, FeatureView
+from ..fields import Category, Fixed, Flag, Key, Text, Time
 from ..formats import SourceFormat
 from ..policy import Guard, Policy, Route
 from ..splits import LabelRule, Plan

@@ -14,7 +14,8 @@ from helpers import folder_bytes
 
 from mlkit.etl import Logs, ingest
 from mlkit.eventlog import scan
-from mlkit.events import ContractError, check
+from mlkit.events import check
+from mlkit.fields import ContractError
 from mlkit.files import SourceError
 from mlkit.tables import LogError
 from mlkit.usecases import fraud, simulator

@@ -10,7 +10,8 @@ import pytest
 from mlkit.errors import UserError
 from mlkit.etl import Logs, ingest
 from mlkit.eventlog import scan
-from mlkit.events import Category, Fixed, Flag, Key, Stream, Text, Time
+from mlkit.events import Stream
+from mlkit.fields import Category, Fixed, Flag, Key, Text, Time
 from mlkit.formats import SourceFormat, find_format, midnight_utc, row_number, to_events
 
 

@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 from helpers import Pay, Transfer, view
 
-from mlkit.events import Category, Fixed, Key, Stream, Text
+from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, Fixed, Key, Text
 
 CARDS = dict(kind="card", online=True)
 BASE = dict(n=Pay.count(over=["1d", "7d"]), spend=Pay.mean("amount", over=["7d"], where=CARDS))

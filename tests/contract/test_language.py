@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 from helpers import Pay, as_frame, assert_same_bits, pays, view
 
-from mlkit.events import Key, Stream, Text, at_least, below, between, present
+from mlkit.events import Stream, at_least, below, between, present
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Key, Text
 from mlkit.frames import offline
 from mlkit.models import matrix, row
 from mlkit.requests import Online

@@ -1,4 +1,4 @@
-"An aggregate is one row of a table: two rows in this file, and frames, state, catalogue and hashes know them."
+"An aggregate is one row of a table: rows in this file, and frames, state and catalogue know them."
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from helpers import (
 
 from mlkit.aggregates import add_aggregates
 from mlkit.eventlog import append
-from mlkit.events import ContractError, StreamType, UnknownWord
+from mlkit.events import StreamType, UnknownWord
 from mlkit.facts import FACTS, FactKind, add_facts
 from mlkit.features import FeatureSet
+from mlkit.fields import ContractError
 from mlkit.formulas import AGGREGATES, AggregateKind, as_measured, in_unit, number, ratio
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb

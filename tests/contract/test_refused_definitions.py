@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 from helpers import Outcome, Pay, view
 
-from mlkit.events import Category, ContractError, Fixed, Key, Stream, Text, at_least, between
+from mlkit.events import Stream, at_least, between
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, ContractError, Fixed, Key, Text
 
 
 def moment(expr: pl.Expr) -> FeatureSet:

@@ -1,4 +1,4 @@
-"A verdict is one label event, and a case is decided once; the queue is ordered by what is at stake."
+"A verdict is one label event, a case is decided once, the queue is ordered by what is at stake."
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 import polars as pl
 import pytest
 
-from mlkit.events import Category, Flag, Key, Stream, Text
+from mlkit.events import Stream
+from mlkit.fields import Category, Flag, Key, Text
 from mlkit.splits import LabelRule, Plan, SplitError, known_labels, labelled, learnable
 
 

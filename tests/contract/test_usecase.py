@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from mlkit.errors import UserError
-from mlkit.events import Category, Fixed, Flag, Key, Stream, Text
+from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, Fixed, Flag, Key, Text
 from mlkit.formats import SourceFormat
 from mlkit.policy import Guard, Policy, Route
 from mlkit.simulators import Simulator, SimulatorError

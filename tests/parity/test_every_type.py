@@ -20,19 +20,9 @@ from helpers import (
     view,
 )
 
-from mlkit.events import (
-    Category,
-    ContractError,
-    Fixed,
-    Flag,
-    Key,
-    Stream,
-    Text,
-    Time,
-    accept,
-    check,
-)
+from mlkit.events import Stream, accept, check
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, ContractError, Fixed, Flag, Key, Text, Time
 from mlkit.frames import aggregates, offline
 from mlkit.requests import Online
 

@@ -22,8 +22,9 @@ from helpers import (
     view,
 )
 
-from mlkit.events import Stream, Text, at_least
+from mlkit.events import Stream, at_least
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Text
 from mlkit.frames import offline
 from mlkit.online import apply
 

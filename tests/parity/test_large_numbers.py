@@ -22,8 +22,9 @@ from helpers import (
 
 from mlkit import chunks
 from mlkit.eventlog import append
-from mlkit.events import Fixed, Key, Stream
+from mlkit.events import Stream
 from mlkit.features import FeatureSet
+from mlkit.fields import Fixed, Key
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import apply, fill

@@ -23,8 +23,8 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkit.events import ContractError
 from mlkit.features import FeatureView
+from mlkit.fields import ContractError
 from mlkit.frames import offline
 from mlkit.online import apply
 from mlkit.splits import LabelRule, known_labels, labelled
@@ -132,7 +132,7 @@ def test_order_of_rows_means_nothing():
     ],
 )
 def test_label_is_invisible_until_it_is_known(wait):
-    "A label counts for requests strictly after the moment it became known, however old its payment."
+    "A label counts for requests after the moment it became known, however old its payment."
     old = pay("old", timedelta(0))
     now = timedelta(days=7)
     row = features_of([old, pay("now", now)], [outcome(old, now + wait)], "now")

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 
 from mlkit.etl import Batch, Logs, land
 from mlkit.eventlog import scan
-from mlkit.events import Fixed, Stream, accept
+from mlkit.events import Stream, accept
 from mlkit.expressions import row_wise
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Fixed
 from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore

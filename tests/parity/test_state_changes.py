@@ -28,8 +28,9 @@ from hypothesis import strategies as st
 from mlkit import chunks
 from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
-from mlkit.events import EARLIEST, Key, Stream, Text
+from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import EARLIEST, Key, Text
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import apply

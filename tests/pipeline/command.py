@@ -53,7 +53,8 @@ class Kit:
             timeout=600,
         )
         assert done.returncode == expect, (
-            f"mlkit {' '.join(args)} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            f"mlkit {' '.join(args)} ended with {done.returncode}\n"
+            f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         )
         return done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""A project that depends on the installed package: its use case runs to the end, with the kit's pipeline."""
+"A project that depends on the installed package: its use case runs through the kit's pipeline."
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The critical test: any model is replaced by a worse or a better one; pipeline, infrastructure and interface stay as they are."""
+"""The critical test: any model is replaced by a worse or a better one.
+
+Pipeline, infrastructure and interface stay as they are.
+"""
 
 import hashlib
 import http.client

@@ -17,7 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from mlkit.etl import Batch, Logs, land
-from mlkit.events import Fixed, Key, Stream
+from mlkit.events import Stream
+from mlkit.fields import Fixed, Key
 
 SIZE = 20  # rows of a batch
 STEP = 15  # of which these are new; the others come again from the batch before

@@ -11,19 +11,8 @@ from helpers import UTC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkit.events import (
-    TIME,
-    Category,
-    ContractError,
-    Fixed,
-    Flag,
-    Key,
-    Stream,
-    Text,
-    Time,
-    accept,
-    check,
-)
+from mlkit.events import Stream, accept, check
+from mlkit.fields import TIME, Category, ContractError, Fixed, Flag, Key, Text, Time
 
 
 class Thing(Stream):

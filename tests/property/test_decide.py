@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlkit.decisions import DecisionLog, Engine, Release, answer
-from mlkit.events import Category, ContractError, Fixed, Flag, Key, Stream, Text, Time
+from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Category, ContractError, Fixed, Flag, Key, Text, Time
 from mlkit.kinds import Constant
 from mlkit.policy import Guard, Policy, Route
 from mlkit.splits import LabelRule, Plan

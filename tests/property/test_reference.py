@@ -15,8 +15,9 @@ from helpers import FEATURES, OVER, UTC, Outcome, Pay, assert_same_bits, view, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkit.events import Category, ContractError, Fixed, Key, Stream
+from mlkit.events import Stream
 from mlkit.features import FeatureSet
+from mlkit.fields import Category, ContractError, Fixed, Key
 from mlkit.frames import offline
 from mlkit.windows import totals
 

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from mlkit.backfill import BackfillError, backfill, read_features
 from mlkit.etl import Logs
 from mlkit.eventlog import append
-from mlkit.events import Fixed, Key, Stream, at_least
+from mlkit.events import Stream, at_least
 from mlkit.executors import Local
 from mlkit.features import FeatureSet, FeatureView
+from mlkit.fields import Fixed, Key
 from mlkit.frames import offline
 
 

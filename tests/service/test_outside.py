@@ -24,7 +24,8 @@ from mlkit.usecase import load_usecase
 STREAMS = '''
 "Streams of a project outside the kit."
 
-from mlkit.events import Fixed, Flag, Key, Stream, Text
+from mlkit.events import Stream
+from mlkit.fields import Fixed, Flag, Key, Text
 
 
 class Claim(Stream):

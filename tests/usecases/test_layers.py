@@ -1,4 +1,4 @@
-"The tiny use case through every layer: what it lacks (exposure, simulator, review) is never missed."
+"The tiny use case through every layer: exposure, simulator and review are never missed."
 
 from __future__ import annotations
 
