@@ -70,9 +70,9 @@ def _review_show(decision_id: _CaseId) -> None:
 # %% ../nbs/17f_commands_cases.ipynb #eb7c8c98
 def _follow(context: Context) -> None:
     "Bring the online state up to the log, if there is a state."
+    from mlkit.follower import follow
     from mlkit.online import StateError
     from mlkit.stores import open_store
-    from mlkit.stream import follow
 
     features, url = context.usecase.features, context.settings.state_url
     try:

@@ -28,11 +28,11 @@ from helpers import (
 from mlkit import chunks, nodes
 from mlkit.eventlog import append, scan
 from mlkit.features import FeatureSet
+from mlkit.follower import follow
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import StateError, apply, state_folder
 from mlkit.requests import Online
-from mlkit.stream import follow
 
 
 def features_of(**members: Any) -> FeatureSet:

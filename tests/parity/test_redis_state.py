@@ -32,11 +32,11 @@ from hypothesis import strategies as st
 
 from mlkit.eventlog import append, scan
 from mlkit.features import FeatureSet
+from mlkit.follower import follow
 from mlkit.frames import offline
 from mlkit.online import StateError, apply
 from mlkit.redisstate import RedisStore, load_redis
 from mlkit.requests import Online
-from mlkit.stream import follow
 
 
 @pytest.fixture(scope="module")

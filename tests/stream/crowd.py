@@ -19,11 +19,11 @@ from helpers import FEATURES, Outcome, Pay, as_frame, ask, assert_same_bits
 from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.events import check
+from mlkit.follower import follow
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import state_folder
 from mlkit.requests import Online
 from mlkit.stores import ensure_store
-from mlkit.stream import follow
 
 
 class Consumers:
