@@ -136,6 +136,9 @@ class Client:
         return response.status, response.read()
 
 # %% ../nbs/13a_replay.ipynb #ce387a39
+_TOLD = ("decision_id", "route", "automatic", "probability")
+
+
 @dataclass
 class Replayed:
     "What came of a replay; one row a request."
@@ -145,13 +148,13 @@ class Replayed:
     batches: int = 0
 
     def frame(self) -> pl.DataFrame:
-        "`event_id`, `event_time`, `decision_id`, `route`, `probability`, `degraded`, `ms`."
+        "`event_id`, `event_time`, `decision_id`, `route`, `automatic`, `probability`, `degraded`, `ms`."
         return pl.DataFrame(self.rows, infer_schema_length=None)
 
     def add(self, request: dict[str, Any], decision: dict[str, Any], ms: float) -> None:
         "Note a decision."
         asked = {name: request[name] for name in ("event_id", "event_time")}
-        told = {name: decision[name] for name in ("decision_id", "route", "probability")}
+        told = {name: decision[name] for name in _TOLD}
         degraded = bool(decision["degraded"])
         self.rows.append({**asked, **told, "degraded": degraded, "ms": ms})
 
