@@ -148,7 +148,7 @@ class Replayed:
     batches: int = 0
 
     def frame(self) -> pl.DataFrame:
-        "`event_id`, `event_time`, `decision_id`, `route`, `automatic`, `probability`, `degraded`, `ms`."
+        "A row a request: ids, time, `route`, `automatic`, `probability`, `degraded`, `ms`."
         return pl.DataFrame(self.rows, infer_schema_length=None)
 
     def add(self, request: dict[str, Any], decision: dict[str, Any], ms: float) -> None:
