@@ -72,4 +72,4 @@ def test_tiny_is_served_as_it_was_trained(tiny):
 
 def test_tiny_can_be_traced(tiny):
     decision = tiny.summary["example_decision"]
-    assert "the same" in tiny("trace", decision)
+    assert "identical, bit for bit" in tiny("trace", decision)
