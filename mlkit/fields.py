@@ -19,8 +19,7 @@ from .errors import UserError
 from .values import FeatureType
 
 # %% auto #0
-__all__ = ['Problem', 'TIME', 'EARLIEST', 'LATEST', 'ISO', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category',
-           'Time']
+__all__ = ['Problem', 'TIME', 'ISO', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category', 'Time']
 
 # %% ../nbs/00a_fields.ipynb #24ca741d
 class ContractError(UserError, ValueError):
@@ -29,8 +28,8 @@ class ContractError(UserError, ValueError):
 
 Problem = tuple[pl.Expr, str]  # where it holds, the row is refused; and why
 TIME = pl.Datetime("us", "UTC")
-EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
-LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)
+_EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
 # %% ../nbs/00a_fields.ipynb #c88a7ec3
 @dataclass(frozen=True)
@@ -341,7 +340,7 @@ class Time(Field):
         return column.dt.convert_time_zone("UTC").cast(TIME)
 
     def problems(self, name: str) -> list[Problem]:
-        inside = pl.col(name).is_between(EARLIEST, LATEST, closed="left")
+        inside = pl.col(name).is_between(_EARLIEST, _LATEST, closed="left")
         return [(~inside, "outside 1970..2100")]
 
     def _value(self, raw: Any) -> datetime:
@@ -351,7 +350,7 @@ class Time(Field):
             raise ValueError("must be an ISO 8601 time")
         naive = raw.tzinfo is None
         moment = raw.replace(tzinfo=timezone.utc) if naive else raw.astimezone(timezone.utc)
-        if not EARLIEST <= moment < LATEST:
+        if not _EARLIEST <= moment < _LATEST:
             raise ValueError("must lie in 1970..2100")
         return moment
 

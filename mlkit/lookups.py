@@ -16,7 +16,7 @@ from .nodes import Node
 from .requests import Answer, Ask
 
 # %% auto #0
-__all__ = ['Place', 'index', 'values', 'Position', 'Reader', 'History', 'Window']
+__all__ = ['Place', 'index', 'values', 'Position', 'Reader']
 
 # %% ../nbs/04e_lookups.ipynb #8d90419e
 class Place:
@@ -117,7 +117,7 @@ class Reader:
         lengths: Sequence[int],  # of the windows, µs
     ) -> Answer:  # time of the last event before t; for each window its count and facts
         "Count and facts of an entity for each window before t."
-        history = History(self, group, key)
+        history = _History(self, group, key)
         layout = history.layout
         end = history.place(t)
         if end is None:
@@ -129,12 +129,12 @@ class Reader:
             if layout.plain:
                 answers.append((count, sums))
                 continue
-            window = Window(history, t - length, t, begin, end)
+            window = _Window(history, t - length, t, begin, end)
             answers.append((count, window.facts(count, sums)))
         return end.time, answers
 
 # %% ../nbs/04e_lookups.ipynb #c041e537
-class History:
+class _History:
     "The records of one entity, in one consistent view."
 
     __slots__ = ("reader", "layout", "chunks")
@@ -163,10 +163,10 @@ class History:
 
 # %% ../nbs/04e_lookups.ipynb #542a5393
 @dataclass(slots=True)
-class Window:
+class _Window:
     "The events of an entity after one time and before another."
 
-    history: History
+    history: _History
     after: int
     before: int
     begin: Place | None  # None: before everything

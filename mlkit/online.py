@@ -28,7 +28,7 @@ from .lookups import Position, Reader
 from .windows import keys_of
 
 # %% auto #0
-__all__ = ['Store', 'StateError', 'MissingStateError', 'state_folder', 'locked', 'apply', 'Contents', 'contents', 'fill']
+__all__ = ['Store', 'StateError', 'MissingStateError', 'state_folder', 'locked', 'apply', 'contents', 'fill']
 
 # %% ../nbs/05_online.ipynb #a2448622
 class Store(Protocol):
@@ -224,7 +224,7 @@ def _amounts(group: GroupBy, rows: pl.DataFrame, fact: Fact) -> list[int]:
     return values
 
 # %% ../nbs/05_online.ipynb #80297a22
-class Contents(NamedTuple):
+class _Contents(NamedTuple):
     "What a state is made of, from one stream."
 
     stream: type[Stream]
@@ -237,7 +237,7 @@ def contents(
     logs: Logs,
     until: datetime | None = None,  # only events strictly before this moment
     versions: dict[str, int] | None = None,  # of the log, by stream name; the newest by default
-) -> Iterator[Contents]:
+) -> Iterator[_Contents]:
     "The events that a state is made of, a stream at a time, with the columns it needs."
     for stream in features.streams:
         columns = {"event_time", "seq"}
@@ -247,15 +247,15 @@ def contents(
         log = scan(logs[stream], version=(versions or {}).get(stream.name))
         events = log.select(sorted(columns)).collect()
         if until is None:
-            yield Contents(stream, events, _last(events))
+            yield _Contents(stream, events, _last(events))
             continue
         kept = events.filter(pl.col("event_time") < until)
         left_out = events.filter(pl.col("event_time") >= until)
         seq = _last(events) if left_out.is_empty() else int(left_out["seq"].to_numpy().min()) - 1
-        yield Contents(stream, kept, seq)
+        yield _Contents(stream, kept, seq)
 
 
-def fill(writer: Writer, features: FeatureSet, streams: Iterable[Contents]) -> None:
+def fill(writer: Writer, features: FeatureSet, streams: Iterable[_Contents]) -> None:
     "Write a whole state."
     writer.note(_beginning(features))
     for stream, events, seq in streams:

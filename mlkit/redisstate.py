@@ -25,7 +25,7 @@ from .redisclient import address, answering, connect
 from .requests import Answer, Ask
 
 # %% auto #0
-__all__ = ['RedisStore', 'Question', 'questions', 'RedisReader', 'RedisWriter', 'load_redis']
+__all__ = ['RedisStore', 'questions', 'RedisWriter', 'load_redis']
 
 # %% ../nbs/05c_redis.ipynb #aa8503e7
 class RedisStore:
@@ -66,7 +66,7 @@ class RedisStore:
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         "A consistent view, for the features of one request."
-        yield RedisReader(self)
+        yield _RedisReader(self)
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
@@ -109,7 +109,7 @@ def _execute(pipe: Any) -> None:
         ) from None
 
 # %% ../nbs/05c_redis.ipynb #8aa5c01c
-class Question(NamedTuple):
+class _Question(NamedTuple):
     "A record, or several, that a request may need."
 
     kind: str  # floor, ceil or tail
@@ -117,26 +117,26 @@ class Question(NamedTuple):
     time: int
 
 
-def questions(asks: Sequence[Ask]) -> list[Question]:
+def questions(asks: Sequence[Ask]) -> list[_Question]:
     "Every record that these look-ups may need."
     return [question for ask in asks for question in _questions(*ask)]
 
 
-def _questions(group: GroupBy, key: tuple, t: int, lengths: Sequence[int]) -> Iterator[Question]:
+def _questions(group: GroupBy, key: tuple, t: int, lengths: Sequence[int]) -> Iterator[_Question]:
     layout, entity = layout_of(group), entity_bytes(key)
     chunks = group.tag + b"\x00" + entity
     edges = [t - length + 1 for length in lengths]
     for time in (t, *edges):
-        yield Question("floor", chunks, time)
+        yield _Question("floor", chunks, time)
     if layout.forward:
         for time in edges:
-            yield Question("ceil", chunks, time)
+            yield _Question("ceil", chunks, time)
     if layout.linked:
-        yield Question("tail", chunks, t)
+        yield _Question("tail", chunks, t)
     if layout.ranged:
         for level in (1, 2, 3):
             for time in (t, *edges):
-                yield Question("floor", group.tag + bytes([level]) + entity, time)
+                yield _Question("floor", group.tag + bytes([level]) + entity, time)
 
 # %% ../nbs/05c_redis.ipynb #22b8cdf6
 def _ask(
@@ -158,19 +158,19 @@ def _record(member: bytes) -> memoryview:
     return memoryview(member[8:]).cast("q")
 
 
-class RedisReader(Reader):
+class _RedisReader(Reader):
     "One request's view: everything it needs, fetched at once."
 
     def __init__(self, store: RedisStore):
         self.store = store
-        self.found: dict[Question, list[bytes]] = {}
+        self.found: dict[_Question, list[bytes]] = {}
         self.held: Position = {}
 
     def __call__(self, asks: Sequence[Ask]) -> list[Answer]:
         self.fetch(questions(asks))
         return super().__call__(asks)
 
-    def fetch(self, wanted: Sequence[Question]) -> None:
+    def fetch(self, wanted: Sequence[_Question]) -> None:
         "One round trip; a second where another generation has become current."
         if not self.store.generation:
             self.store.current()
@@ -186,7 +186,7 @@ class RedisReader(Reader):
             "is something loading it in a loop?"
         )
 
-    def _together(self, wanted: Sequence[Question]) -> list[Any]:
+    def _together(self, wanted: Sequence[_Question]) -> list[Any]:
         "Current generation, position, and one answer for each question."
         store = self.store
         with store.answering(), store.redis.pipeline(transaction=True) as pipe:
@@ -201,7 +201,7 @@ class RedisReader(Reader):
             self.fetch([])
         return self.held
 
-    def _members(self, question: Question) -> list[bytes]:
+    def _members(self, question: _Question) -> list[bytes]:
         "What was fetched; or, beyond three levels of nodes, one more round trip."
         if question not in self.found:
             kind, prefix, t = question
@@ -210,18 +210,18 @@ class RedisReader(Reader):
                 self.found[question] = _ask(store.redis, store.key(prefix), kind, t)
         return self.found[question]
 
-    def _first(self, question: Question) -> memoryview | None:
+    def _first(self, question: _Question) -> memoryview | None:
         members = self._members(question)
         return _record(members[0]) if members else None
 
     def floor(self, prefix: bytes, t: int) -> memoryview | None:
-        return self._first(Question("floor", prefix, t))
+        return self._first(_Question("floor", prefix, t))
 
     def ceil(self, prefix: bytes, t: int) -> memoryview | None:
-        return self._first(Question("ceil", prefix, t))
+        return self._first(_Question("ceil", prefix, t))
 
     def tail(self, prefix: bytes, t: int) -> Iterator[memoryview]:
-        return map(_record, self._members(Question("tail", prefix, t)))
+        return map(_record, self._members(_Question("tail", prefix, t)))
 
 # %% ../nbs/05c_redis.ipynb #7bf935b9
 @dataclass

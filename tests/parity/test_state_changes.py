@@ -30,7 +30,7 @@ from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
 from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.fields import EARLIEST, Key, Text
+from mlkit.fields import _EARLIEST, Key, Text
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
 from mlkit.online import apply
@@ -167,7 +167,7 @@ def test_position_never_goes_back():
     assert newest["seq"] == {"pay": 2}
 
 
-@pytest.mark.parametrize("start", [DAWN, EARLIEST], ids=["today", "1970"])
+@pytest.mark.parametrize("start", [DAWN, _EARLIEST], ids=["today", "1970"])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_windows_end_where_chunks_begin(size, start):
     "Every window's edge meets an event on the hour, and many the first of a chunk."
