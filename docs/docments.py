@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import io
 import re
 import sys
@@ -14,7 +15,9 @@ from typing import Any
 from astroid import MANAGER
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.util.nodes import find_pending_xref_condition
 
 Comments = dict[str, str]  # parameter, "return", or "" for the object itself -> its comment
 NOT_MEANT = re.compile(r"#\s*(type:|noqa|pragma)")
@@ -119,6 +122,14 @@ def draw_formula(translator: Any, node: nodes.Node) -> None:
     raise nodes.SkipNode
 
 
+def leave_builtins(app: Sphinx, doctree: nodes.document) -> None:
+    "`type` in a signature is Python's own, whatever attributes of that name there are."
+    for reference in list(doctree.findall(addnodes.pending_xref)):
+        if reference.get("refdomain") == "py" and hasattr(builtins, reference["reftarget"]):
+            plain = find_pending_xref_condition(reference, "*")
+            reference.replace_self((plain or reference).children)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     known: dict[str, Comments] = {}
 
@@ -135,5 +146,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
     app.connect("config-inited", learn)
     app.connect("autoapi-skip-member", document)
+    app.connect("doctree-read", leave_builtins)
     app.add_html_math_renderer("mathml", (draw_formula, None), (draw_formula, None))
     return {"parallel_read_safe": True}

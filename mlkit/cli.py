@@ -135,7 +135,7 @@ def run(
     ] = False,
     force: Annotated[bool, typer.Option(help="run every step")] = False,
     start: Annotated[str, typer.Option("--from", help="run this step and all after it")] = "",
-    only: Annotated[list[str], typer.Option(help="run this step and no other; repeatable")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="one step only; repeatable")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option(help="say what would run, and why")] = False,
 ) -> None:
     """Run the pipeline; steps that are up to date are skipped, and a failed run resumes.

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from mlkit.pipeline import Pipeline
-from mlkit.settings import Workspace
+from mlkit.settings import Workspace, load_settings
 from mlkit.steps import check_parameters, load_pipeline
 
 PARAMETERS = '''workspace: str = ""  # workspace to work in
@@ -47,5 +47,5 @@ def pipeline(folder: Path, source: str = "s", code: str = "c", **given: object) 
     "The pipeline of a folder, in a workspace beside it."
     steps = load_pipeline(folder)
     parameters = check_parameters(steps, given)
-    workspace = Workspace(folder / "data", "w").create()
+    workspace = Workspace(load_settings(folder).workspaces, "w").create()
     return Pipeline(steps, parameters, workspace, code, lambda name, _: source)

@@ -14,6 +14,12 @@ def folder(tmp_path):
     return write_pipeline(tmp_path)
 
 
+def run_dir(folder):
+    "Where executed notebooks go: not over the steps themselves."
+    (folder / "runs").mkdir(exist_ok=True)
+    return folder / "runs"
+
+
 def settle(made):
     "Note all steps as up to date, as if they had run."
     for step in made.steps:
@@ -109,10 +115,10 @@ class Events(Watcher):
 @pytest.mark.pipeline
 def test_steps_run_with_papermill_and_then_are_up_to_date(folder):
     made, events = pipeline(folder, trials=3), Events()
-    seconds = run(made, Selection(), folder, folder, events)
+    seconds = run(made, Selection(), folder, run_dir(folder), events)
     assert list(seconds) == ["10_first", "9_second"]
     assert Record.read(made.workspace, "9_second").result == dict(seen=dict(trials=3))
-    assert run(made, Selection(), folder, folder, events) == {}
+    assert run(made, Selection(), folder, run_dir(folder), events) == {}
     assert [kind for kind, _ in events.seen] == ["begin", "end", "begin", "end", "skip", "skip"]
 
 
@@ -126,7 +132,7 @@ def test_a_step_that_fails_counts_as_never_run(folder, code, message):
     write_step(folder, "10_first", code)
     made = pipeline(folder)
     with pytest.raises(StepFailed, match=message):
-        run(made, Selection(), folder, folder)
+        run(made, Selection(), folder, run_dir(folder))
     assert Record.read(made.workspace, "10_first") is None
     assert json.loads((folder / "10_first.ipynb").read_text())["cells"]
     write_step(folder, "10_first", begin_code("10_first", "{}"))
