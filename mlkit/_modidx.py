@@ -1335,6 +1335,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'mlkit.splits.learnable': ('splits.html#learnable', 'mlkit/splits.py')},
             'mlkit.steps': { 'mlkit.steps.Parameter': ('steps.html#parameter', 'mlkit/steps.py'),
                              'mlkit.steps.Parameter.choices': ('steps.html#parameter.choices', 'mlkit/steps.py'),
+                             'mlkit.steps.Parameter.meaning': ('steps.html#parameter.meaning', 'mlkit/steps.py'),
                              'mlkit.steps.Parameter.read': ('steps.html#parameter.read', 'mlkit/steps.py'),
                              'mlkit.steps.PipelineError': ('steps.html#pipelineerror', 'mlkit/steps.py'),
                              'mlkit.steps.Step': ('steps.html#step', 'mlkit/steps.py'),

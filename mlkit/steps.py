@@ -50,6 +50,14 @@ class Parameter:
             return tuple(getattr(importlib.import_module(module), function)())
         return tuple(word.strip() for word in listed.split(","))
 
+    @property
+    def meaning(self) -> str:
+        "Its comment, the choices written out."
+        if not self.choices:
+            return self.doc
+        listed = _CHOICES + " " + ", ".join(self.choices)
+        return "; ".join([listed, *self.doc.split(";", 1)[1:]]).replace("  ", " ")
+
     def read(
         self,
         value: Any,  # as typed on the command line, or as a Python value
@@ -59,7 +67,7 @@ class Parameter:
             found = TypeAdapter(_TYPES[self.type]).validate_python(value)
         except ValidationError as e:
             reason = e.errors()[0]["msg"]
-            meaning = f"{self.doc or 'a value'} ({self.type}, default {self.default!r})"
+            meaning = f"{self.meaning or 'a value'} ({self.type}, default {self.default!r})"
             raise PipelineError(
                 f"parameter {self.name} = {value!r}: {reason}. It is {meaning}."
             ) from None
