@@ -157,7 +157,8 @@ def _rewrite(entity: Entity) -> list[_Change]:
         chunk.head = head
         parts = divided(chunk)
         _replace(entity, key, parts)
-        changes.append(_Change(key, [entry_of(part) for part in parts]))
+        if entity.layout.ranged:
+            changes.append(_Change(key, [entry_of(part) for part in parts]))
         head = chunk.end()
     return changes
 

@@ -165,14 +165,18 @@ class Layout:
         names += [f"{f.field} before" for f in self.linked]
         return names
 
-    def stored(self, totals: Sequence[int]) -> list[int]:
+    def stored(self, totals: Sequence[int]) -> Sequence[int]:
         "Totals within a chunk as its columns hold them."
+        if not self.wide:
+            return totals
         n = len(self.totals)
         narrow, wide = totals[:n], totals[n:]
         return [*narrow, *_split(wide)]
 
     def whole(self, stored: Sequence[int]) -> list[int]:
         "The inverse."
+        if not self.wide:
+            return list(stored)
         n = len(self.totals)
         narrow, halves = stored[:n], stored[n:]
         return [*narrow, *_join(halves)]

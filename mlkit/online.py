@@ -166,11 +166,11 @@ def _apply_group(
     entities, new = _Entities(writer), set()
     keys = keys_of(rows, group.by).rows()
     links = _links(group, rows)
-    events = _events(group, rows)
     if writer.fetches_ahead:
         places = [(group, keys), *((x.occurrences, x.keys) for x in links)]
-        writer.prefetch(_first_places([e.time for e in events], places))
-    for i, event in enumerate(events):
+        times = rows["event_time"].dt.timestamp("us").to_list()
+        writer.prefetch(_first_places(times, places))
+    for i, event in enumerate(_events(group, rows)):
         entity = entities.get(group, keys[i])
         if links and entity.holds((event.time, event.seq)):
             continue
@@ -201,17 +201,16 @@ def _first_places(
     return list(first.items())
 
 # %% ../nbs/05_online.ipynb #2571dcd7
-def _events(group: GroupBy, rows: pl.DataFrame) -> list[Event]:
+def _events(group: GroupBy, rows: pl.DataFrame) -> Iterator[Event]:
     "Stored events as the group's chunks take them in."
     layout = layout_of(group)
     columns = [_amounts(group, rows, fact) for fact in layout.summed]
     columns += [group.coded(rows, fact).tolist() for fact in layout.values.values()]
     columns += [[NEVER] * rows.height for _ in layout.linked]
     times, seqs = rows["event_time"].dt.timestamp("us"), rows["seq"]
-    events, n = [], len(layout.summed)
+    n = len(layout.summed)
     for time, seq, *numbers in zip(times.to_list(), seqs.to_list(), *columns):
-        events.append(Event(time, seq, numbers[:n], numbers[n:]))
-    return events
+        yield Event(time, seq, numbers[:n], numbers[n:])
 
 
 def _amounts(group: GroupBy, rows: pl.DataFrame, fact: Fact) -> list[int]:
