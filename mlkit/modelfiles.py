@@ -112,8 +112,9 @@ def _remove_model(folder: Path) -> None:
     "Take away the files of a model that lies there already."
     if not (folder / "model.json").exists():
         return
-    for name in _read_description(folder).get("files", {}):
-        (folder / name).unlink(missing_ok=True)
+    for name in _read_description(folder).get("files") or {}:
+        if Path(name).name == name:  # never what lies outside of the folder
+            (folder / name).unlink(missing_ok=True)
     (folder / "model.json").unlink()
 
 # %% ../nbs/06d_modelfiles.ipynb #7b6fa391

@@ -129,7 +129,10 @@ class Model:
                 f"expected {len(self.features)} features a row, got an array of shape {x.shape}."
             )
         a, b = self.calibration
-        p = np.array([logistic(a * z + b) for z in self.margin(x).tolist()], np.float64)
+        margins = self.margin(x)
+        if margins.shape != (len(x),):
+            raise ModelError(f"{len(x)} rows got margins of shape {margins.shape}.")
+        p = np.array([logistic(a * z + b) for z in margins.tolist()], np.float64)
         if not np.isfinite(p).all():
             raise ModelError("the model gave a score that is not finite.")
         return p

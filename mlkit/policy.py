@@ -84,6 +84,8 @@ class Guard:
 
     def __post_init__(self):
         _check_name("guard", self.name)
+        if not (isinstance(self.reason, str) and self.reason.strip()):
+            raise PolicyError(f"guard {self.name!r}: say the reason in plain words, for people.")
         try:
             _ = self._program
         except (TypeError, ValueError) as e:

@@ -9,6 +9,7 @@ import configparser
 import difflib
 import ipaddress
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,9 @@ __all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'Worksp
 _BUNDLED = "mlkit.usecases."
 
 
+_WORKSPACE = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+
+
 class Settings(BaseSettings):
     "The kit's own configuration; see `settings.ini` for what each key means."
 
@@ -33,7 +37,7 @@ class Settings(BaseSettings):
     root: Path = Field(Path("."), description="folder that relative paths start from")
     home: Path = Field(Path("data"), description="where logs, state, registry and bentos live")
     runs: Path = Field(Path("runs"), description="where a run leaves its notebooks and report")
-    workspace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]*$")] = Field(
+    workspace: Annotated[str, Field(pattern=rf"^({_WORKSPACE})?$")] = Field(
         "", description="name of the workspace; empty: the one last run"
     )
     usecase: str = Field(
@@ -251,8 +255,13 @@ class Workspace:
     def __init__(
         self,
         home: Path | str,  # the use case's folder, `settings.workspaces`
-        name: str,  # letters, digits, `_ . -`
+        name: str,  # letters, digits, `_ . -`; a letter, a digit or `_` first
     ):
+        if not re.fullmatch(_WORKSPACE, name):
+            raise SettingsError(
+                f"{name!r} is no name of a workspace: use letters, digits, _ . and -, "
+                "with a letter, a digit or _ first."
+            )
         self.name = name
         self.path = Path(home) / name
 

@@ -140,3 +140,9 @@ def test_text_is_replaced_whole(tmp_path):
 )
 def test_loopback(host, loopback):
     assert _is_loopback(host) == loopback
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../../else", "/tmp/else", "a b", "{x}", ""])
+def test_a_workspace_name_is_a_name(tmp_path, name):
+    with pytest.raises(SettingsError, match="no name of a workspace"):
+        Workspace(tmp_path, name)

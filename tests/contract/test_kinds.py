@@ -293,3 +293,24 @@ def test_a_pickle_is_neither_saved_nor_read(where, tmp_path):
         save_model(Pickled(["a"]), tmp_path / "model")
     assert not (tmp_path / "model" / "model.json").exists()
     assert not RAN
+
+
+def test_saving_over_a_model_deletes_nothing_outside_its_folder(tmp_path):
+    neighbour, folder = tmp_path / "m", tmp_path / "n"
+    save_model(Constant(["a"]), neighbour)
+    folder.mkdir()
+    (folder / "model.json").write_text('{"files": {"../m/model.json": "1"}}')
+    save_model(Constant(["a"]), folder)
+    assert (neighbour / "model.json").exists()
+
+
+def test_margins_of_another_shape_are_no_scores():
+    class TwoScores(Constant):
+        kind = "two-scores"
+
+        def margin(self, x):
+            return np.array([-9.0, 9.0])
+
+    with pytest.raises(ModelError, match="margins of shape"):
+        TwoScores(["a"]).score(np.zeros((1, 1)))
+    del Model.kinds["two-scores"]

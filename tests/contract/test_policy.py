@@ -126,3 +126,10 @@ def test_what_is_no_policy_document_is_named(tmp_path, text):
     (tmp_path / "policy.json").write_text(text)
     with pytest.raises(PolicyError, match="is no policy"):
         load_policy(tmp_path / "policy.json")
+
+
+@pytest.mark.parametrize("reason", ["", " ", None])
+def test_a_guard_without_a_reason_is_refused(reason):
+    "An empty reason would be read as: not met."
+    with pytest.raises(PolicyError, match="say the reason"):
+        Guard("g", "amount > 1.0", reason)
