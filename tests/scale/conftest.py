@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,16 +93,6 @@ class Cluster:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_for_another(self, killed: int) -> None:
-        "Until there are two workers, none of them the killed one; fails when a nanny gave up."
-        while True:
-            given_up = [n for n in self.nannies if n.status.name in ("closing", "closed", "failed")]
-            assert not given_up, "a worker died and is not started again"
-            pids = [n.pid for n in self.nannies]
-            if None not in pids and killed not in pids and len(self.client.nthreads()) == 2:
-                return
-            time.sleep(0.1)
-
 
 @contextmanager
 def two_workers() -> Iterator[Cluster]:
@@ -138,6 +127,13 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def client(cluster: Cluster) -> Any:
     return cluster.client
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    "A cluster of one test alone, which may kill its workers; starting them again is Dask's."
+    with two_workers() as made:
+        yield made
 
 
 @pytest.fixture

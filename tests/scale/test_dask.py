@@ -22,20 +22,19 @@ def test_a_cluster_gives_the_same_bits(client, logs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stage", ["reading the log", "windows", "writing features"])
-def test_a_killed_worker_changes_nothing(cluster, logs, tmp_path, monkeypatch, stage):
+def test_a_killed_worker_changes_nothing(own_cluster, logs, tmp_path, monkeypatch, stage):
     logged(world(), logs)
     divide(monkeypatch, 7, 331)
     killed: list[int] = []
 
     def kill(done: int, total: int, text: str) -> None:
         if text == stage and not killed and done >= total // 3:
-            killed.append(cluster.kill_a_worker())
+            killed.append(own_cluster.kill_a_worker())
 
-    executor = Dask(cluster.client)
+    executor = Dask(own_cluster.client)
     backfill(FEATURES, logs, tmp_path / "out", executor=executor, on_progress=kill)
     assert killed
     assert_backfilled(tmp_path / "out", logs)
-    cluster.wait_for_another(killed[0])
 
 
 def test_a_cluster_that_works_on_s3(cluster_near, bucket, monkeypatch):
