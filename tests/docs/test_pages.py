@@ -47,5 +47,5 @@ def test_every_module_has_an_api_page(site):
 
 def test_api_carries_the_comments_beside_parameters(site):
     text = read(site / "api/mlkit/settings/index.html").text
-    assert "folder to start from" in text
+    assert "folder to look for" in text
     assert "address the service listens on" in text
