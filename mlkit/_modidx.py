@@ -1279,6 +1279,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'mlkit.settings.load_settings': ('settings.html#load_settings', 'mlkit/settings.py'),
                                 'mlkit.settings.replace_text': ('settings.html#replace_text', 'mlkit/settings.py')},
             'mlkit.simulators': { 'mlkit.simulators.Parameter': ('simulators.html#parameter', 'mlkit/simulators.py'),
+                                  'mlkit.simulators.Parameter.meaning': ('simulators.html#parameter.meaning', 'mlkit/simulators.py'),
                                   'mlkit.simulators.Parameter.read': ('simulators.html#parameter.read', 'mlkit/simulators.py'),
                                   'mlkit.simulators.Simulator': ('simulators.html#simulator', 'mlkit/simulators.py'),
                                   'mlkit.simulators.Simulator.__call__': ('simulators.html#simulator.__call__', 'mlkit/simulators.py'),

@@ -79,7 +79,7 @@ def parameters_table(
             if p.name in (*GIVEN, "simulator"):
                 continue
             kind, default = _type_name(p.type), escape(repr(p.default))
-            table.add_row(owner, p.name, kind, default, escape(getattr(p, "meaning", p.doc)))
+            table.add_row(owner, p.name, kind, default, escape(p.meaning))
     return table
 
 # %% ../nbs/17a_display.ipynb #a6062cf4

@@ -43,6 +43,11 @@ class Parameter:
     default: Any
     doc: str = ""
 
+    @property
+    def meaning(self) -> str:
+        "What a person reads of it, as of a step's parameter."
+        return self.doc
+
     def read(self, given: Any) -> Any:
         "A value from text or JSON in the parameter's type. Raises `SimulatorError`."
         try:
