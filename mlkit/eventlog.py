@@ -249,6 +249,12 @@ def _require_fields(log: EventLog, frame: pl.DataFrame) -> None:
             f"rows for the log of {log.stream.name} lack {', '.join(missing)}; "
             "append what `check` gives back as good."
         )
+    wrong = [c for c, dtype in log.stream.schema().items() if frame.schema[c] != dtype]
+    if wrong:
+        raise UserError(
+            f"rows for the log of {log.stream.name} hold {wrong[0]} as {frame.schema[wrong[0]]}, "
+            f"not {log.stream.schema()[wrong[0]]}; append what `check` gives back as good."
+        )
 
 # %% ../nbs/02_eventlog.ipynb #c32fc542
 def _refresh(log: EventLog, table: DeltaTable | None) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,11 +38,15 @@ class SourceFormat:
     compute: _Expressions = field(default_factory=dict)  # field -> expression over the columns
 
     def __post_init__(self):
+        self._refuse(_mistyped(self))
         problems = list(_computed(self)) or list(_origins(self))
         for stream, columns in self.derive.items():
             problems += _derived(self, stream, columns)
-        if problems:
-            raise ContractError(f"source format {self.name!r}: {'; '.join(problems)}.")
+        self._refuse(problems)
+
+    def _refuse(self, problems: Iterable[str]) -> None:
+        if found := "; ".join(problems):
+            raise ContractError(f"source format {self.name!r}: {found}.")
 
     @cached_property
     def row(self) -> type[Stream]:
@@ -72,6 +76,25 @@ class SourceFormat:
         return self.lenient and name in self.row.fields and self.row.fields[name].optional
 
 # %% ../nbs/02c_formats.ipynb #00cbc8a6
+def _mistyped(fmt: SourceFormat) -> Iterator[str]:
+    "Parts that are not of their type."
+    if not (isinstance(fmt.main, type) and issubclass(fmt.main, Stream)):
+        yield f"{fmt.main!r} is no Stream; name the class of the rows' events"
+    if not (isinstance(fmt.name, str) and fmt.name):
+        yield "a name is text, such as 'payments'"
+    parts = {f"derive of {s}": e for s, e in fmt.derive.items()} if _maps(fmt.derive) else {}
+    named = dict(columns=fmt.columns, extra=fmt.extra, derive=fmt.derive, compute=fmt.compute)
+    for name, given in (named | parts).items():
+        if not _maps(given):
+            yield f"{name} is a dict, not {given!r}"
+    if not isinstance(fmt.ignore, (list, tuple)):
+        yield f"ignore is a list or a tuple of columns, not {fmt.ignore!r}"
+
+
+def _maps(given: Any) -> bool:
+    return isinstance(given, Mapping)
+
+
 def _origins(fmt: SourceFormat) -> Iterator[str]:
     "Fields that have no origin, or two, or do not exist."
     for name in fmt.extra:
@@ -96,6 +119,10 @@ def _computed(fmt: SourceFormat) -> Iterator[str]:
     for name, expression in fmt.compute.items():
         if not isinstance(expression, pl.Expr):
             yield f"compute[{name!r}]: {expression!r} is no Polars expression, such as pl.col('x')"
+        elif expression.meta.has_multiple_outputs():
+            yield f"compute[{name!r}] gives several columns; write one expression for each field"
+        elif expression.meta.root_names() and expression.meta.is_scalar():
+            yield f"compute[{name!r}] gives one value for the whole file; it must give one a row"
 
 # %% ../nbs/02c_formats.ipynb #af7e4784
 def _derived(fmt: SourceFormat, stream: type[Stream], columns: _Expressions) -> Iterator[str]:
@@ -107,7 +134,7 @@ def _derived(fmt: SourceFormat, stream: type[Stream], columns: _Expressions) -> 
     for name, f in stream.fields.items():
         if name not in columns and not f.optional:
             yield f"{where}: field {name!r} is missing"
-    empty = pl.DataFrame(schema=fmt.row.shown_schema())
+    empty = pl.DataFrame(schema=fmt.row.shown_schema()).clear(2)  # rows of nulls
     for name, expression in columns.items():
         if name not in stream.fields:
             yield f"{where}: {stream.__name__} has no field {name!r}"
@@ -119,13 +146,20 @@ def _misfit(f: Field, expression: Any, frame: pl.DataFrame) -> str:
     "Why an expression over a frame's columns cannot give a field; empty where it can."
     if not isinstance(expression, pl.Expr):
         return f"{expression!r} is no Polars expression, such as pl.col('x')"
+    if expression.meta.has_multiple_outputs():
+        return "it gives several columns; write one expression for each field"
+    if expression.meta.root_names() and expression.meta.is_scalar():
+        return "it gives one value for the whole file; it must give one a row"
     absent = [c for c in expression.meta.root_names() if c not in frame.columns]
     if absent:
         return f"the row has no {absent[0]!r}, but {', '.join(frame.columns)}"
     try:
-        given = frame.select(x=expression).schema["x"]
+        made = frame.select(x=expression)
     except pl.exceptions.PolarsError as e:
         return str(e).splitlines()[0]
+    if expression.meta.root_names() and made.height != frame.height:
+        return f"it gives {made.height} values for {frame.height} rows; it must give one a row"
+    given = made.schema["x"]
     if not _compatible(f, given):
         return f"{_kind(given)} is no {type(f).__name__}"
     return ""
@@ -212,6 +246,11 @@ def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
         raise ContractError(
             f"source format {fmt.name!r}: {names} cannot be computed from this file: {problem}"
         ) from e
+    if named.height != raw.height:
+        raise ContractError(
+            f"source format {fmt.name!r}: `compute` makes {named.height} rows of {raw.height}; "
+            "each expression must give one value a row."
+        )
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):
             raise ContractError(

@@ -24,6 +24,7 @@ from .etl import Logs
 from .eventlog import scan
 from .events import Stream
 from .features import FeatureSet
+from .fields import TIME
 from .lookups import Position, Reader
 from .windows import keys_of
 
@@ -94,6 +95,7 @@ def apply(
     "Bring events into the state, in one transaction; those already there change nothing."
     if events.is_empty():
         return 0
+    _check_stored(store.features, stream, events)
     new: set[int] = set()
     with store.writer() as writer:
         for group in _leading(store.features, stream):
@@ -106,6 +108,25 @@ def apply(
 def _last(events: pl.DataFrame) -> int:
     "The highest `seq`; -1 where there is none."
     return -1 if events.is_empty() else int(events["seq"].to_numpy().max())
+
+
+def _check_stored(features: FeatureSet, stream: type[Stream], events: pl.DataFrame) -> None:
+    "Refuse events that do not come from the log."
+    needed = {"event_time": TIME, "seq": pl.Int64}
+    for group in features.stored:
+        if group.stream is stream:
+            needed |= {name: stream.fields[name].dtype for name in group.fields}
+    for name, dtype in needed.items():
+        given = events.schema.get(name)
+        if name == "seq" and given is not None and given.is_integer():
+            dtype = given
+        if given != dtype or (name in ("event_time", "seq") and events[name].null_count()):
+            problem = f"{given} and must be {dtype}" if given else "missing"
+            problem = "null in some rows" if given == dtype else problem
+            raise StateError(
+                f"events of {stream.__name__} for the online state: the column {name!r} is "
+                f"{problem}; give stored events, as eventlog.scan and eventlog.append return them."
+            )
 
 
 def _leading(features: FeatureSet, stream: type[Stream]) -> list[GroupBy]:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .errors import UserError
@@ -305,6 +306,9 @@ def _watching(step: Step, run_dir: Path, watcher: Watcher) -> Iterator[None]:
         os.environ.pop("MLKIT_PROGRESS", None)
 
 
+_LONGEST_SOCKET = 90  # characters of a folder; a socket's path has at most 107
+
+
 def execute(
     step: Step,
     parameters: dict[str, Any],  # those of the runner included
@@ -315,21 +319,39 @@ def execute(
     import papermill
 
     try:
-        papermill.execute_notebook(
-            str(step.notebook),
-            str(out),
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=str(folder),
-            extra_arguments=["--log-level=CRITICAL"],
-        )
+        with TemporaryDirectory(prefix="mlkit-") as sockets:
+            papermill.execute_notebook(
+                str(step.notebook),
+                str(out),
+                parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                cwd=str(folder),
+                extra_arguments=["--log-level=CRITICAL"],
+                config=_kernel_config(sockets),
+            )
     except papermill.exceptions.PapermillExecutionError as e:
-        raise StepFailed(
-            f"{step.name} failed: {e.ename}: {e.evalue}\n"
-            f"The executed notebook with the whole error: {out}\n"
-            "Mend the cause and run the same command again; it resumes at this step."
-        ) from None
+        raise StepFailed(_failure(step, out, f"{e.ename}: {e.evalue}")) from None
+    except RuntimeError as e:  # nbclient's and jupyter_client's, of a kernel that is gone
+        problem = f"its kernel ended ({e}), killed perhaps, or out of memory"
+        raise StepFailed(_failure(step, out, problem)) from e
+
+
+def _failure(step: Step, out: Path, problem: str) -> str:
+    return (
+        f"{step.name} failed: {problem}\n"
+        f"The executed notebook with the whole error: {out}\n"
+        "Mend the cause and run the same command again; it resumes at this step."
+    )
+
+
+def _kernel_config(sockets: str) -> Any:
+    "Sockets in a folder of their own: a free port may be taken before the kernel opens it."
+    from traitlets.config import Config
+
+    if len(sockets) > _LONGEST_SOCKET:
+        return Config()
+    return Config(KernelManager=dict(transport="ipc", ip=f"{sockets}/kernel"))
 
 # %% ../nbs/17_pipeline.ipynb #9ca7f3e0
 def _run_step(

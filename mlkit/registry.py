@@ -85,7 +85,10 @@ class Registry:
         self.folder = Path(folder)
         self.name = name
         self.uri = tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
-        self.client = mlflow_client(self.uri)
+        try:
+            self.client = mlflow_client(self.uri)
+        except Exception as e:  # the database driver's
+            raise RegistryError(_unreadable(self.uri, e)) from e
 
     def register(self, run_id: str) -> int:  # the new version
         "Make a run's model a version, and the challenger. A run that has a version keeps it."

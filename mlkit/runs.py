@@ -110,7 +110,7 @@ def workspace_name(
         made = {name: str(value) for name, value in _differing(simulator, given).items()}
         return f"{SIMULATOR}-{digest(made)[:6]}" if made else SIMULATOR
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem).strip("-.")
-    return f"{name}-source" if name in ("", "active", SIMULATOR) else name
+    return f"{name}-source".lstrip("-") if name in ("", "active", SIMULATOR) else name
 
 # %% ../nbs/17b_runs.ipynb #beb14c35
 def _remembered(workspace: Workspace) -> dict[str, Any]:

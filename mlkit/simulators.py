@@ -117,11 +117,17 @@ class Simulator:
         return Path(self.function(Path(path), **self.read(given)))
 
 # %% ../nbs/10a_simulators.ipynb #d698d643
+_BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
     "The parameters after the path; refused where one cannot be read from text."
     name = getattr(function, "__name__", "the simulator")
-    parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    if not parameters:
+    try:
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+    except (NameError, SyntaxError, TypeError, ValueError) as e:
+        raise SimulatorError(f"{name}: its parameters cannot be read: {e}.") from None
+    if not parameters or parameters[0].kind not in _BY_PLACE:
         raise SimulatorError(f"{name}() takes no path; its first parameter says where to write.")
     rest = parameters[1:]
     for p in rest:
@@ -132,6 +138,8 @@ def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
             raise SimulatorError(
                 f"{name}({p}): give the parameter a default and one of the types {kinds}."
             )
+        if Parameter(p.name, p.annotation, p.default).read(p.default) != p.default:
+            raise SimulatorError(f"{name}({p}): the default is not {_READS[p.annotation]}.")
     return rest
 
 

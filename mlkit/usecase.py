@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import polars as pl
 
+from .aggregates import Feature
 from .errors import UserError
 from .events import Stream, accept
 from .features import FeatureSet
@@ -109,13 +112,17 @@ def _field(what: str, name: Any, stream: type[Stream], *kinds: type[Field]) -> F
 def _check_parts(usecase: UseCase) -> None:
     "Everything is of its type."
     u = usecase
-    if not (isinstance(u.name, str) and u.name.isidentifier() and u.name == u.name.lower()):
-        raise UseCaseError(f"name {u.name!r}: use lower-case letters, digits and _, as in 'fraud'.")
+    if not (isinstance(u.name, str) and re.fullmatch("[a-z](?:[a-z0-9_]*[a-z0-9])?", u.name)):
+        raise UseCaseError(
+            f"name {u.name!r}: use lower-case letters, digits and _, as in 'fraud'; "
+            "a letter first, and no _ at the end."
+        )
     if not (isinstance(u.request, type) and issubclass(u.request, Stream)):
         raise UseCaseError(
             f"request {u.request!r} is no Stream; name the class of what is decided."
         )
-    expected = dict(labels=LabelRule, features=FeatureSet, policy=Policy, plan=Plan, example=dict)
+    expected = dict(labels=LabelRule, features=FeatureSet, policy=Policy, plan=Plan)
+    expected |= dict(example=dict, cuts=dict)
     for name, kind in expected.items():
         _check_type(name, getattr(u, name), kind)
     if u.simulator is not None:
@@ -243,10 +250,10 @@ def _check_features(usecase: UseCase) -> None:
         _known("increasing:", name, usecase.features.inputs, "numeric feature")
     for rule in usecase.invariances:
         for sample in _samples(usecase.features, json.dumps(usecase.example)):
-            _try_invariance(rule, sample)
+            _try_invariance(usecase.features, rule, sample)
 
 
-def _try_invariance(rule: Invariance, sample: _Sample) -> None:
+def _try_invariance(features: FeatureSet, rule: Invariance, sample: _Sample) -> None:
     "Change a sample's features, and see that they still are features."
     where = f"invariance {rule.name!r}"
     try:
@@ -264,6 +271,17 @@ def _try_invariance(rule: Invariance, sample: _Sample) -> None:
     for name in sample.values:
         if name not in changed:
             raise UseCaseError(f"{where} loses {name!r}; return {{**values, …}}.")
+    for f in features.features:
+        _check_value(where, f, changed[f.name])
+
+
+def _check_value(where: str, feature: Feature, value: Any) -> None:
+    "Could a feature have this value?"
+    number = isinstance(value, Real)
+    if value is None or (value in feature.words if feature.words else number):
+        return
+    wanted = f"one of {', '.join(feature.words)}" if feature.words else "a number or a flag"
+    raise UseCaseError(f"{where} makes {feature.name!r} {value!r}; it is {wanted}, or missing.")
 
 # %% ../nbs/10a_usecase.ipynb #a4f73092
 def check_policy(usecase: UseCase, policy: Policy) -> None:
@@ -326,8 +344,11 @@ def load_usecase(
         if e.name == module or module.startswith(f"{e.name}."):
             raise ImportError(_not_found(module)) from e
         raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
-    except SyntaxError as e:
-        raise ImportError(f"the use case {module} cannot be loaded: {e}.") from e
+    except (UserError, ImportError):
+        raise
+    except Exception as e:
+        problem = f"{type(e).__name__}: {e}"
+        raise ImportError(f"the use case {module} cannot be loaded: {problem}.") from e
     usecase = getattr(found, "usecase", None)
     if not isinstance(usecase, UseCase):
         raise ImportError(

@@ -82,10 +82,11 @@ def test_the_simulators_parameters_do_not_go_with_a_file(settings, source):
         prepare(settings, FRAUD, "june.csv", ["customers=300"])
 
 
-@pytest.mark.parametrize("name", ["active", "simulator", "..."])
-def test_no_file_takes_the_place_of_what_the_kit_keeps(name):
+@pytest.mark.parametrize("name", ["active", "simulator", "...", "*", "-", "-x", ".x", "données"])
+def test_no_file_takes_the_place_of_what_the_kit_keeps(tmp_path, name):
     made = workspace_name(f"/tmp/{name}.csv", [], {})
-    assert made not in ("active", "simulator", "", ".", "..")
+    assert made not in ("active", "simulator")
+    assert Workspace(tmp_path, made).path.parent == tmp_path
 
 
 def test_what_a_run_was_given_is_remembered(settings):

@@ -125,7 +125,11 @@ def test_steps_run_with_papermill_and_then_are_up_to_date(folder):
 @pytest.mark.pipeline
 @pytest.mark.parametrize(
     "code, message",
-    [("1 / 0", "10_first failed: ZeroDivisionError"), ("x = 1", "ended without step.finish")],
+    [
+        ("1 / 0", "10_first failed: ZeroDivisionError"),
+        ("x = 1", "ended without step.finish"),
+        ("import os; os.kill(os.getpid(), 9)", "10_first failed: its kernel ended"),
+    ],
 )
 def test_a_step_that_fails_counts_as_never_run(folder, code, message):
     settle(pipeline(folder))

@@ -63,6 +63,8 @@ def test_the_environment_wins(tmp_path, monkeypatch):
         ("redis_url = redis://x", "belongs in the environment only"),
         ("host = 0.0.0.0", "set MLKIT_TOKEN"),
         ("workspace = ../other", "workspace = '../other'"),
+        ("workspace = ..", "workspace = '..'"),
+        ("workspace = .", "workspace = '.'"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, message):

@@ -85,6 +85,8 @@ def test_a_guard_that_cannot_be_evaluated_counts_as_met():
         (lambda: Route("a", human="yes"), "True or False"),
         (lambda: Guard("g", "guests >", "?"), "no CEL expression"),
         (lambda: Guard("g", None, "?"), "no CEL expression"),
+        (lambda: Guard("g", "guests > 8", ""), "plain words"),
+        (lambda: Guard("g", "guests > 8", None), "plain words"),
         (lambda: policy(routes=()), "routes is empty"),
         (lambda: policy(routes=("accept", "human")), "tuple of Route"),
         (lambda: policy(routes=ROUTES[:2], guards=()), "'deposit', is automatic"),

@@ -85,6 +85,13 @@ def test_a_database_that_is_none_is_said(registry):
         Registry(registry.folder, "demo").holder("champion")
 
 
+def test_a_foreign_file_in_place_of_the_database_is_said(tmp_path):
+    "Where this process has not opened it before."
+    (tmp_path / "mlflow.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(RegistryError, match="not a database"):
+        Registry(tmp_path, "demo").holder("champion")
+
+
 def test_an_account_without_a_name_can_act(tmp_path, monkeypatch):
     "As in a container that runs under a bare number."
 

@@ -114,6 +114,8 @@ def other_claim() -> type[Stream]:
     "change, message",
     [
         (dict(name="Insurance claims"), "lower-case"),
+        (dict(name="né"), "lower-case"),
+        (dict(name="_claims"), "a letter first"),
         (dict(request=dict), "is no Stream"),
         (dict(request=Other), "the features are of Claim requests"),
         (dict(policy="strict"), "policy: 'strict' is no Policy"),
@@ -145,6 +147,8 @@ def other_claim() -> type[Stream]:
         ),
         (changed(lambda v: {"urgent": False}), "loses"),
         (changed(lambda v: None), "returns None"),
+        (changed(lambda v: {**v, "urgent": "yes"}), "'urgent' 'yes'; it is a number or a flag"),
+        (changed(lambda v: {**v, "channel": "wbe"}), "'channel' 'wbe'; it is one of web, desk"),
         # guards
         (guarded("holder_n_7d > 5"), "'holder_n_7d' is no field of Claim and no feature; did you"),
         (guarded("true || smu > 5.0"), "did you mean 'sum'"),
@@ -158,6 +162,7 @@ def other_claim() -> type[Stream]:
         (dict(example=EXAMPLE | dict(event_time=datetime(2025, 1, 1))), "cannot be sent as JSON"),
         (dict(cuts=dict(cvs=datetime(2025, 1, 1, tzinfo=timezone.utc))), "did you mean 'csv'"),
         (dict(cuts=dict(csv=datetime(2025, 1, 1))), "time zone"),
+        (dict(cuts=["csv"]), "is no dict"),
         # review
         (dict(review=lambda r, v, at: {}), "review: its label breaks the contract of Finding"),
         (dict(review=lambda r, v, at: reviewed(r, True, at)), "for the verdict False"),
@@ -250,7 +255,26 @@ def anything(path: Path, **more: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("function", [untyped, required, anything, lambda: None, "simulate"])
+def undecided(path: Path, days: int = None) -> Path:
+    return path
+
+
+def unknown(path: Path, days: Days = 3) -> Path:  # noqa: F821
+    return path
+
+
+def by_name(*, path: Path) -> Path:
+    return path
+
+
+def several(*paths: Path) -> Path:
+    return paths[0]
+
+
+BAD = [untyped, required, anything, undecided, unknown, by_name, several, dict, lambda: None]
+
+
+@pytest.mark.parametrize("function", [*BAD, "simulate"])
 def test_a_simulator_that_cannot_be_called_from_a_command_line_is_refused(function):
     with pytest.raises(SimulatorError):
         Simulator(function)
@@ -299,3 +323,11 @@ def test_use_cases_of_other_projects_live_in_one_process(tmp_path):
 def test_a_use_case_that_is_not_there_is_named(name, message):
     with pytest.raises(ImportError, match=message):
         load_usecase(name)
+
+
+def test_a_use_case_that_fails_when_it_is_imported_is_named(tmp_path, monkeypatch):
+    (tmp_path / "dividing").mkdir()
+    (tmp_path / "dividing" / "case.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError, match="dividing.case cannot be loaded: ZeroDivisionError"):
+        load_usecase("dividing.case")

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from helpers import FEATURES, Pay, pays
 
 from mlkit import stores
-from mlkit.eventlog import append
+from mlkit.eventlog import append, scan
 from mlkit.online import MissingStateError, StateError, apply, state_folder
 from mlkit.stores import describe_store, ensure_store, load_store, open_store
 
@@ -84,6 +85,24 @@ def test_a_server_out_of_reach_is_not_an_empty_one(workspace, logs, no_load):
         ensure_store(FEATURES, workspace, logs, NOWHERE)
     assert not isinstance(refused.value, MissingStateError)
     assert "secret" not in str(refused.value)
+
+
+BROKEN = {
+    "missing": lambda rows: rows.drop("seq"),
+    "null in some rows": lambda rows: rows.with_columns(seq=pl.lit(None, pl.Int64)),
+    "must be Int64": lambda rows: rows.with_columns(seq=pl.lit(1.5)),
+    "must be Datetime": lambda rows: rows.with_columns(pl.col("event_time").cast(pl.Datetime)),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_rows_that_are_not_from_the_log_are_not_applied(workspace, logs, message):
+    rows = BROKEN[message](scan(logs[Pay]).collect())
+    with ensure_store(FEATURES, workspace, logs) as store:
+        before = describe_store(store)
+        with pytest.raises(StateError, match=message):
+            apply(store, Pay, rows)
+        assert describe_store(store) == before
 
 
 def test_a_state_is_described(workspace, logs):
