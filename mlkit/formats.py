@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from .events import Stream, check
+from .expressions import why_not_row_wise
 from .fields import ContractError, Field, Fixed, Time
 
 # %% auto #0
@@ -22,6 +23,7 @@ __all__ = ['Frames', 'SourceFormat', 'row_number', 'midnight_utc', 'find_format'
 
 # %% ../nbs/02c_formats.ipynb #b2c9e0e0
 _Expressions = Mapping[str, pl.Expr]  # field to what gives it
+_ROW = "number of the row"  # a column beside the file's own
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class SourceFormat:
     def inputs(self) -> list[str]:
         "The file's columns that are read."
         named = [c for e in self.compute.values() for c in e.meta.root_names()]
-        return list(dict.fromkeys([*self.columns, *named]))
+        return [c for c in dict.fromkeys([*self.columns, *named]) if c != _ROW]
 
     def misfit(self, columns: list[str]) -> list[str]:
         "What keeps a file from being of this format; empty when it fits."
@@ -119,10 +121,8 @@ def _computed(fmt: SourceFormat) -> Iterator[str]:
     for name, expression in fmt.compute.items():
         if not isinstance(expression, pl.Expr):
             yield f"compute[{name!r}]: {expression!r} is no Polars expression, such as pl.col('x')"
-        elif expression.meta.has_multiple_outputs():
-            yield f"compute[{name!r}] gives several columns; write one expression for each field"
-        elif expression.meta.root_names() and expression.meta.is_scalar():
-            yield f"compute[{name!r}] gives one value for the whole file; it must give one a row"
+        elif problem := why_not_row_wise(expression):
+            yield f"compute[{name!r}] {problem}"
 
 # %% ../nbs/02c_formats.ipynb #af7e4784
 def _derived(fmt: SourceFormat, stream: type[Stream], columns: _Expressions) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _derived(fmt: SourceFormat, stream: type[Stream], columns: _Expressions) -> 
     for name, f in stream.fields.items():
         if name not in columns and not f.optional:
             yield f"{where}: field {name!r} is missing"
-    empty = pl.DataFrame(schema=fmt.row.shown_schema()).clear(2)  # rows of nulls
+    empty = pl.DataFrame(schema=fmt.row.shown_schema())
     for name, expression in columns.items():
         if name not in stream.fields:
             yield f"{where}: {stream.__name__} has no field {name!r}"
@@ -146,20 +146,15 @@ def _misfit(f: Field, expression: Any, frame: pl.DataFrame) -> str:
     "Why an expression over a frame's columns cannot give a field; empty where it can."
     if not isinstance(expression, pl.Expr):
         return f"{expression!r} is no Polars expression, such as pl.col('x')"
-    if expression.meta.has_multiple_outputs():
-        return "it gives several columns; write one expression for each field"
-    if expression.meta.root_names() and expression.meta.is_scalar():
-        return "it gives one value for the whole file; it must give one a row"
+    if problem := why_not_row_wise(expression):
+        return f"it {problem}"
     absent = [c for c in expression.meta.root_names() if c not in frame.columns]
     if absent:
         return f"the row has no {absent[0]!r}, but {', '.join(frame.columns)}"
     try:
-        made = frame.select(x=expression)
+        given = frame.select(x=expression).schema["x"]
     except pl.exceptions.PolarsError as e:
         return str(e).splitlines()[0]
-    if expression.meta.root_names() and made.height != frame.height:
-        return f"it gives {made.height} values for {frame.height} rows; it must give one a row"
-    given = made.schema["x"]
     if not _compatible(f, given):
         return f"{_kind(given)} is no {type(f).__name__}"
     return ""
@@ -187,7 +182,7 @@ def row_number(
     prefix: str = "",  # what every id begins with, as in "booking-"
 ) -> pl.Expr:
     'For `compute`: the place of a row in its file, from 1 on, as text: `event_id=row_number()`.'
-    return pl.lit(prefix) + pl.int_range(1, pl.len() + 1).cast(pl.String)
+    return pl.lit(prefix) + pl.col(_ROW).cast(pl.String)
 
 
 def midnight_utc(
@@ -238,19 +233,15 @@ def to_events(
 def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     "The row's fields, as the file gives them. Raises `ContractError`."
     mapped = {name: pl.col(c) for c, name in fmt.columns.items() if c in raw.columns}
+    numbered = raw.with_row_index(_ROW, offset=1)
     try:
-        named = raw.select(**mapped, **fmt.compute)
+        named = numbered.select(**mapped, **fmt.compute)
     except pl.exceptions.PolarsError as e:
         names = ", ".join(fmt.compute)
         problem = str(e).splitlines()[0]
         raise ContractError(
             f"source format {fmt.name!r}: {names} cannot be computed from this file: {problem}"
         ) from e
-    if named.height != raw.height:
-        raise ContractError(
-            f"source format {fmt.name!r}: `compute` makes {named.height} rows of {raw.height}; "
-            "each expression must give one value a row."
-        )
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):
             raise ContractError(

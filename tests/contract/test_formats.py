@@ -77,14 +77,23 @@ MISTAKES = {
         "a date without a time of day is no Time",
     ),
     "derived by nonsense": (derived(refund=pl.col("event_id").dt.day()), "refund: "),
-    "derived from all rows": (derived(refund=pl.col("price").sum()), "must give one a row"),
+    "derived from all rows": (derived(refund=pl.col("price").sum()), "looks at other rows"),
+    "derived from rows before": (derived(refund=pl.col("price").cum_sum()), "looks at other rows"),
+    "derived from a group": (
+        derived(refund=pl.col("price").max().over("buyer")),
+        "looks at other rows",
+    ),
     "derived for some rows": (
         derived(refund=pl.col("price").filter(pl.col("price") > 1)),
-        "must give one a row",
+        "has not one value a row",
     ),
     "computed from all rows": (
         dict(columns={**COLUMNS, "who": "event_id"}, compute=dict(buyer=pl.col("x").sum())),
-        "one value for the whole file",
+        "looks at other rows",
+    ),
+    "computed from the row before": (
+        dict(columns={**COLUMNS, "who": "event_id"}, compute=dict(buyer=pl.col("x").shift())),
+        "looks at other rows",
     ),
     "no dict": (dict(columns=list(COLUMNS)), "columns is a dict"),
     "derived by a list": (dict(derive={Return: ["order"]}), "is a dict"),
@@ -207,11 +216,3 @@ def test_flags_and_optional_fields_need_no_column():
     own = SourceFormat("visit", Visit, {n: n for n in Visit.fields}, lenient=True)
     assert own.misfit(["event_id", "event_time", "member"]) == []
     assert own.misfit(["event_id", "event_time", "remark"]) == ["column 'member' is missing"]
-
-
-def test_a_computation_that_loses_rows_is_refused():
-    short = booked(**{n: pl.col("who").filter(pl.col("who") == "1") for n in ("note",)})
-    lone = SourceFormat("lone", Order, {}, compute={n: e.head(1) for n, e in short.compute.items()})
-    for fmt in (short, lone):
-        with pytest.raises(UserError, match="compute"):
-            to_events(fmt, pl.DataFrame(dict(who=["1", "2"], day=["2025-03-01"] * 2)))
