@@ -5,9 +5,41 @@
 # %% ../nbs/00_errors.ipynb #e0000004
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import Any
+
 
 class UserError(Exception):
     "Something that whoever reads the message can mend; subclasses say where it was found."
 
 # %% auto #0
-__all__ = ['UserError']
+__all__ = ['UserError', 'check_known', 'check_unique']
+
+# %% ../nbs/00_errors.ipynb #fb784306
+def check_known(
+    error: type[UserError],
+    what: str,  # whose name it is, as in "entity"
+    name: Any,
+    names: Collection[str],  # those that there are
+    kind: str,  # what they are, as in "field of Claim"
+) -> None:
+    "Refuse a name that is not among `names`."
+    if isinstance(name, str) and name in names:
+        return
+    near = get_close_matches(str(name), list(names), 1)
+    advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}."
+    raise error(f"{what} {name!r} is no {kind}; {advice}")
+
+
+def check_unique(
+    error: type[UserError],
+    what: str,  # in the plural, as in "routes"
+    names: Sequence[str],
+    consequence: str = "",  # what two of one name would lead to
+) -> None:
+    "Refuse a name that stands twice among `names`."
+    for name in sorted(names):
+        if names.count(name) > 1:
+            why = f", and {consequence}" if consequence else ""
+            raise error(f"two {what} are called {name!r}{why}; give each a name of its own.")

@@ -94,7 +94,7 @@ class Stream(metaclass=StreamType):
     @classmethod
     def field(cls, name: str, what: str) -> Field:
         "The field of this name; refused where there is none, and `what` says whose name it was."
-        if name not in cls.fields:
+        if not isinstance(name, str) or name not in cls.fields:
             there = ", ".join(cls.fields)
             raise ContractError(f"{what}: {cls.__name__} has no field {name!r}; it has {there}.")
         return cls.fields[name]

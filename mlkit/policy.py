@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import cel
 
-from .errors import UserError
+from .errors import UserError, check_unique
 
 
 class PolicyError(UserError, ValueError):
@@ -72,6 +73,52 @@ class Route:
             reasons.append(f"expected loss {loss:.2f} is at or above {self.loss:g}")
         return reasons
 
+# %% ../nbs/10_policy.ipynb #c32dbe4d
+_TOKEN = re.compile(
+    r"""
+    //.* | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*'    # a comment, texts
+    | [A-Za-z_]\w* | -?\d[\w.]*                      # a name, a number
+    | [=!]= | && | \|\| | \S
+    """,
+    re.VERBOSE,
+)
+_MACROS = ("all", "exists", "exists_one", "map", "filter")
+_BEGINS = ("(", "[", ",", "?", ":", "&&", "||")
+_ENDS = (")", "]", ",", "?", ":", "&&", "||")
+
+
+def _tokens(expression: str) -> list[str]:
+    "The words of an expression, in brackets of their own."
+    return ["(", *(t for t in _TOKEN.findall(expression) if not t.startswith("//")), ")"]
+
+
+def _bound(tokens: list[str]) -> set[str]:
+    "Variables of macros, as `x` in `[1, 2].exists(x, x > 1)`: these are no facts."
+    places = zip(tokens, tokens[1:], tokens[3:])
+    return {name for dot, macro, name in places if dot == "." and macro in _MACROS}
+
+
+def _compared(tokens: list[str]) -> Iterator[tuple[str, str]]:
+    "The sides of each `==`, `!=` and `in [...]` that are one name, number or text each."
+    for i, token in enumerate(tokens):
+        if token in ("==", "!=", "in") and tokens[i - 2] in _BEGINS:
+            for other in _right_side(tokens, i):
+                if _is_operand(tokens[i - 1]) and _is_operand(other):
+                    yield tokens[i - 1], other
+
+
+def _right_side(tokens: list[str], i: int) -> list[str]:
+    "What stands right of the operator at `i`: one token, or the items of a list."
+    if tokens[i] != "in":
+        return tokens[i + 1 : i + 2] if tokens[i + 2] in _ENDS else []
+    listed = list(takewhile(lambda token: token != "]", tokens[i + 2 :]))
+    is_list = tokens[i + 1] == "[" and set(listed[1::2]) <= {","}
+    return listed[::2] if is_list else []
+
+
+def _is_operand(token: str) -> bool:
+    return re.match(r"""[\w"']|-\d""", token) is not None
+
 # %% ../nbs/10_policy.ipynb #b1eb08a5
 @dataclass(frozen=True)
 class Guard:
@@ -86,6 +133,10 @@ class Guard:
         _check_name("guard", self.name)
         if not (isinstance(self.reason, str) and self.reason.strip()):
             raise PolicyError(f"guard {self.name!r}: say the reason in plain words, for people.")
+        if not isinstance(self.route, str):
+            raise PolicyError(
+                f"guard {self.name!r} raises to {self.route!r}; name a route, or leave it out."
+            )
         try:
             _ = self._program
         except (TypeError, ValueError) as e:
@@ -101,7 +152,16 @@ class Guard:
     @property
     def names(self) -> set[str]:
         "The facts that the expression asks for."
-        return set(self._program.variables())
+        return set(self._program.variables()) - _bound(_tokens(self.when))
+
+    def compared(self, facts: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+        "Facts that stand on a side of `==`, `!=` or `in`; what on the other, and its value."
+        tokens = _tokens(self.when)
+        bound = _bound(tokens)
+        for left, right in _compared(tokens):
+            for name, other in ((left, right), (right, left)):
+                if name in facts and not {name, other} & bound:
+                    yield name, other, cel.evaluate(other, facts)
 
     def evaluate(self, facts: dict[str, Any]) -> bool:
         "Is it met? Raises `PolicyError` where it cannot be evaluated."
@@ -137,6 +197,9 @@ class Policy:
         object.__setattr__(self, "guards", _several("guards", self.guards, Guard))
         if not (isinstance(self.name, str) and self.name):
             raise PolicyError(f"a policy has a name, such as 'fraud-1', not {self.name!r}.")
+        exposure = self.exposure
+        if not (exposure is None or isinstance(exposure, str) and exposure):
+            raise PolicyError(f"exposure = {exposure!r}: name a field, or leave it out.")
         _check_routes(self)
         _check_guards(self)
 
@@ -167,18 +230,12 @@ def _several(what: str, given: Any, kind: type) -> tuple:
         return tuple(given)
     raise PolicyError(f"{what} = {given!r}: give a tuple of {kind.__name__}(…).")
 
-
-def _check_unique(what: str, names: Sequence[str]) -> None:
-    double = sorted({n for n in names if names.count(n) > 1})
-    if double:
-        raise PolicyError(f"two {what} are called {double[0]!r}; give each a name of its own.")
-
 # %% ../nbs/10_policy.ipynb #78ae4069
 def _check_routes(policy: Policy) -> None:
     "Every route can be taken, and the last one is safe."
     if not policy.routes:
         raise PolicyError("routes is empty; declare at least Route('human', human=True).")
-    _check_unique("routes", [r.name for r in policy.routes])
+    check_unique(PolicyError, "routes", [r.name for r in policy.routes])
     first, last = policy.routes[0], policy.last
     if not last.human:
         raise PolicyError(
@@ -220,7 +277,7 @@ def _check_thresholds(policy: Policy) -> None:
 
 def _check_guards(policy: Policy) -> None:
     "They raise to routes that there are."
-    _check_unique("guards", [g.name for g in policy.guards])
+    check_unique(PolicyError, "guards", [g.name for g in policy.guards])
     for g in policy.guards:
         if g.route and g.route not in policy.order:
             raise PolicyError(
@@ -280,13 +337,13 @@ def save_policy(policy: Policy, path: Path | str) -> None:
 def load_policy(path: Path | str) -> Policy:
     "Read a policy; raises `PolicyError` where it is not one."
     try:
-        document = json.loads(Path(path).read_text())
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
         return Policy(
             name=document["name"],
             routes=tuple(Route(**r) for r in document["routes"]),
             exposure=document["exposure"],
             guards=tuple(Guard(**g) for g in document["guards"]),
         )
-    except (OSError, json.JSONDecodeError, TypeError, KeyError) as e:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as e:
         message = f"it has no {e}" if isinstance(e, KeyError) else str(e)
         raise PolicyError(f"{path} is no policy of this version: {message}") from e

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from typing import Any
 
 import polars as pl
 
-from .errors import UserError
+from .errors import UserError, check_known
 from .events import Stream
 from .fields import Field, Flag, Text
 
@@ -91,24 +90,27 @@ class LabelRule:
         self._check_field("refers", self.refers, Text)
         self._check_field("value", self.value, Flag)
         if self.by_review is not None:
-            self._check_review(*self.by_review)
+            self._check_review(self.by_review)
 
     def _check_field(self, role: str, name: str, wanted: type) -> None:
         "The field exists, and is of the type that its role needs."
         fields = self.stream.fields
         stream = self.stream.__name__
-        if name not in fields:
-            near = get_close_matches(str(name), list(fields), 1)
-            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(fields)}."
-            raise SplitError(f"labels: {role} {name!r} is no field of {stream}; {advice}")
+        check_known(SplitError, f"labels: {role}", name, fields, f"field of {stream}")
         if not isinstance(fields[name], wanted):
             found = type(fields[name]).__name__
             raise SplitError(
                 f"labels: {role} {name!r} is a {found} in {stream}; it must be {wanted.__name__}."
             )
 
-    def _check_review(self, name: str, value: Any) -> None:
+    def _check_review(self, given: Any) -> None:
         "The field exists and can have the value."
+        if not (isinstance(given, (list, tuple)) and len(given) == 2):
+            raise SplitError(
+                f"labels: by_review {given!r}: give a field and its value, as in "
+                "('source', 'review')."
+            )
+        name, value = given
         self._check_field("by_review", name, Field)
         try:
             self.stream.fields[name].value(value)

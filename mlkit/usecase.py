@@ -8,10 +8,9 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from functools import lru_cache
 from numbers import Real
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from .aggregates import Feature
-from .errors import UserError
+from .errors import UserError, check_known, check_unique
 from .events import Stream, accept
 from .features import FeatureSet
 from .fields import Category, ContractError, Field, Fixed, Key, Text
@@ -46,6 +45,10 @@ class Invariance:
     allowed: str = "same"  # "same", "up" or "down"
 
     def __post_init__(self):
+        if not (isinstance(self.name, str) and self.name.strip()):
+            raise UseCaseError(f"invariance {self.name!r}: name it in words, for people.")
+        if not callable(self.change):
+            raise UseCaseError(f"invariance {self.name!r}: {self.change!r} is no function.")
         if self.allowed not in ("same", "up", "down"):
             raise UseCaseError(
                 f"invariance {self.name!r}: the score may move 'up', 'down' or stay the 'same', "
@@ -87,18 +90,9 @@ class UseCase:
         return list(dict.fromkeys([self.request, self.labels.stream, *self.features.streams]))
 
 # %% ../nbs/10a_usecase.ipynb #893d3762
-def _known(what: str, name: Any, names: Collection[str], where: str) -> None:
-    "Refuse a name that is not among `names`."
-    if name in names:
-        return
-    near = get_close_matches(str(name), list(names), 1)
-    advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}."
-    raise UseCaseError(f"{what} {name!r} is no {where}; {advice}")
-
-
 def _field(what: str, name: Any, stream: type[Stream], *kinds: type[Field]) -> Field:
     "A field of a stream, of one of several types."
-    _known(what, name, stream.fields, f"field of {stream.__name__}")
+    check_known(UseCaseError, what, name, stream.fields, f"field of {stream.__name__}")
     found = stream.fields[name]
     if not isinstance(found, kinds):
         wanted = " or ".join(k.__name__ for k in kinds)
@@ -151,8 +145,10 @@ def _check_streams(usecase: UseCase) -> None:
             f"the features are of {asked} requests, the use case decides on "
             f"{usecase.request.__name__}; build the FeatureSet on what is decided."
         )
-    _check_unique("streams", [s.name for s in usecase.streams], "they would share a log")
-    _check_unique("formats", [f.name for f in usecase.formats], "a cut could belong to either")
+    streams = [s.name for s in usecase.streams]
+    check_unique(UseCaseError, "streams", streams, "they would share a log")
+    formats = [f.name for f in usecase.formats]
+    check_unique(UseCaseError, "formats", formats, "a cut could belong to either")
     for fmt in usecase.formats:
         for stream in (fmt.main, *fmt.derive):
             if stream not in usecase.streams:
@@ -163,17 +159,11 @@ def _check_streams(usecase: UseCase) -> None:
                 )
 
 
-def _check_unique(what: str, names: list[str], consequence: str) -> None:
-    double = sorted({n for n in names if names.count(n) > 1})
-    if double:
-        raise UseCaseError(f"two {what} are called {double[0]!r}, and {consequence}; rename one.")
-
-
 def _check_fields(usecase: UseCase) -> None:
     "What is named by its field is there, in a type that serves."
     _field("entity", usecase.entity, usecase.request, Key, Text, Category)
     for name, cut in usecase.cuts.items():
-        _known("cuts:", name, [f.name for f in usecase.formats], "format")
+        check_known(UseCaseError, "cuts:", name, [f.name for f in usecase.formats], "format")
         if not isinstance(cut, datetime) or cut.tzinfo is None:
             raise UseCaseError(
                 f"cuts: {name} = {cut!r}: give a datetime with its time zone, "
@@ -202,6 +192,11 @@ class _Sample:
     request: dict[str, Any]  # shown values
     values: dict[str, Any]
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        "What a guard is handed."
+        return {**self.request, **self.values}
+
 
 @lru_cache(8)
 def _samples(features: FeatureSet, example: str) -> list[_Sample]:
@@ -224,10 +219,14 @@ def _samples(features: FeatureSet, example: str) -> list[_Sample]:
     ]
 
 
+def _vocabulary(stream: type[Stream]) -> dict[str, Iterable[str]]:
+    "The words of each category."
+    return {n: f.values for n, f in stream.fields.items() if isinstance(f, Category)}
+
+
 def _filled(stream: type[Stream], event: dict[str, Any]) -> dict[str, Any]:
     "Shown values; something of the right type for those that are missing."
-    shown, types = stream.shown(event), stream.shown_schema()
-    words = {n: f.values for n, f in stream.fields.items() if isinstance(f, Category)}
+    shown, types, words = stream.shown(event), stream.shown_schema(), _vocabulary(stream)
     return {
         n: _some(types[n], words.get(n, ())) if value is None else value
         for n, value in shown.items()
@@ -246,28 +245,38 @@ def _some(dtype: Any, words: Iterable[str] = ()) -> Any:
 # %% ../nbs/10a_usecase.ipynb #16b70c29
 def _check_features(usecase: UseCase) -> None:
     "What should rise or stay the same is a feature."
+    numbers = usecase.features.inputs
     for name in usecase.increasing:
-        _known("increasing:", name, usecase.features.inputs, "numeric feature")
+        check_known(UseCaseError, "increasing:", name, numbers, "numeric feature")
     for rule in usecase.invariances:
         for sample in _samples(usecase.features, json.dumps(usecase.example)):
             _try_invariance(usecase.features, rule, sample)
+
+
+class _Values(dict):
+    "Features by name; a name that there is none of is refused as such."
+
+    def __init__(self, values: dict[str, Any], where: str):
+        super().__init__(values)
+        self.where = where
+
+    def __missing__(self, name: Any) -> Any:
+        check_known(UseCaseError, f"{self.where}:", name, self, "feature")
 
 
 def _try_invariance(features: FeatureSet, rule: Invariance, sample: _Sample) -> None:
     "Change a sample's features, and see that they still are features."
     where = f"invariance {rule.name!r}"
     try:
-        changed = rule.change(dict(sample.values))
-    except KeyError as e:
-        name = e.args[0] if e.args else ""
-        _known(f"{where}:", name, list(sample.values), "feature")
+        changed = rule.change(_Values(sample.values, where))
+    except UseCaseError:
         raise
     except Exception as e:
         raise UseCaseError(f"{where} fails {sample.when}: {type(e).__name__}: {e}.") from None
     if not isinstance(changed, dict):
         raise UseCaseError(f"{where} returns {changed!r}; let it return all features as a dict.")
     for name in changed:
-        _known(f"{where}:", name, list(sample.values), "feature")
+        check_known(UseCaseError, f"{where}:", name, sample.values, "feature")
     for name in sample.values:
         if name not in changed:
             raise UseCaseError(f"{where} loses {name!r}; return {{**values, …}}.")
@@ -288,22 +297,50 @@ def check_policy(usecase: UseCase, policy: Policy) -> None:
     "Refuse an exposure or a guard that the use case's requests and features cannot answer."
     if policy.exposure is not None:
         _field("policy: exposure", policy.exposure, usecase.request, Fixed)
+    samples = _samples(usecase.features, json.dumps(usecase.example))
     for guard in policy.guards:
-        for sample in _samples(usecase.features, json.dumps(usecase.example)):
-            _try_guard(usecase, guard, sample)
+        _check_guard(usecase, guard, samples[0].facts)
+        for sample in samples:
+            _try_guard(guard, sample.facts, sample.when)
 
 
-def _try_guard(usecase: UseCase, guard: Guard, sample: _Sample) -> None:
-    facts = {**sample.request, **sample.values}
+def _check_guard(usecase: UseCase, guard: Guard, facts: dict[str, Any]) -> None:
+    "It asks for facts that there are, and compares each with what it could be."
+    where = f"guard {guard.name!r}"
+    place = f"field of {usecase.request.__name__} and no feature"
     for name in sorted(guard.names):
-        place = f"field of {usecase.request.__name__} and no feature"
-        _known(f"guard {guard.name!r}:", name, list(facts), place)
+        check_known(UseCaseError, f"{where}:", name, facts, place)
+    words = _vocabulary(usecase.request)
+    words |= {f.name: f.words for f in usecase.features.features if f.words}
+    for name, other, value in guard.compared(facts):
+        wanted = _kind(facts[name])
+        fits = value is None or _kind(value) == wanted
+        if name in words and other not in facts:
+            wanted = f"one of {', '.join(words[name])}"
+            fits = value is None or value in words[name]
+        if not fits:
+            raise UseCaseError(
+                f"{where} compares {name} with {other}; it is {wanted}, so that they never are "
+                "equal. Mend the guard."
+            )
+
+
+def _kind(value: Any) -> str:
+    "What a fact or a literal is, in words."
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, Real):
+        return "a number"
+    return "text" if isinstance(value, str) else "a time"
+
+
+def _try_guard(guard: Guard, facts: dict[str, Any], when: str) -> None:
     try:
         guard.evaluate(facts)
     except PolicyError as e:
         missing = [n for n in sorted(guard.names) if facts[n] is None]
         advice = f"; ask first, as in `{missing[0]} != null && …`" if missing else ""
-        raise UseCaseError(f"{e} ({sample.when}){advice}.") from None
+        raise UseCaseError(f"{e} ({when}){advice}.") from None
 
 # %% ../nbs/10a_usecase.ipynb #1e4adc62
 def _check_review(usecase: UseCase) -> None:

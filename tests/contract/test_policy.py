@@ -99,6 +99,10 @@ def test_a_guard_that_cannot_be_evaluated_counts_as_met():
         (lambda: policy(guards=(replace(CROWD, route="accept"),)), "which raises nothing"),
         (lambda: policy(guards=(CROWD, CROWD)), "two guards are called 'crowd'"),
         (lambda: Policy("", ROUTES, "price"), "a policy has a name"),
+        (lambda: policy(exposure=["price"]), r"exposure = \['price'\]: name a field"),
+        (lambda: policy(exposure=""), "exposure = '': name a field"),
+        (lambda: replace(CROWD, route=["human"]), r"raises to \['human'\]; name a route"),
+        (lambda: replace(CROWD, route=None), "raises to None; name a route"),
     ],
 )
 def test_what_contradicts_itself_is_refused(write, message):
@@ -123,9 +127,11 @@ def test_every_part_is_in_the_hash():
     assert len({p.hash for p in [policy(), *changed]}) == 4
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "p", "max_probability": 0.1}'])
-def test_what_is_no_policy_document_is_named(tmp_path, text):
-    (tmp_path / "policy.json").write_text(text)
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"name": "p", "max_probability": 0.1}', b'{"name": "\xe9"}']
+)
+def test_what_is_no_policy_document_is_named(tmp_path, content):
+    (tmp_path / "policy.json").write_bytes(content)
     with pytest.raises(PolicyError, match="is no policy"):
         load_policy(tmp_path / "policy.json")
 

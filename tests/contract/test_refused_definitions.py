@@ -185,6 +185,10 @@ REFUSED = {
     "a length in words": (lambda: Text(longest="5"), "no text would fit"),
     "words that are a number": (lambda: Category(values=5), "non-empty words"),
     "an entity that is a number": (lambda: Pay.count(over=["1d"], by=3), "has no field 3"),
+    "a list in place of an entity": (
+        lambda: Pay.count(over=["1d"], by=["who", ["place"]]),
+        r"has no field \['place'\]",
+    ),
     "keys of two scales": (
         lambda: FeatureSet(Pay, [view(dict(n=Strange.count(over=["1d"], by="sum")), key="amount")]),
         "never be equal",

@@ -56,6 +56,8 @@ def test_a_plan_of_centuries_is_refused():
         (("holder", "inflated"), "'holder' is a Key in Finding; it must be Text"),
         (("claim", "inflate"), "value 'inflate'.*mean 'inflated'"),
         (("claim", "source"), "'source' is a Category.*must be Flag"),
+        ((["claim"], "inflated"), r"refers \['claim'\] is no field of Finding"),
+        (("claim", "inflated", "source"), "by_review 'source': give a field and its value"),
         (("claim", "inflated", ("sauce", "review")), "by_review 'sauce'.*mean 'source'"),
         (("claim", "inflated", ("source", "rumour")), "source cannot be 'rumour'"),
     ],

@@ -133,6 +133,7 @@ def other_claim() -> type[Stream]:
         (dict(formats=GOOD.formats * 2), "two formats are called 'csv'"),
         # fields
         (dict(entity="holdr"), "'holdr' is no field of Claim; did you mean 'holder'"),
+        (dict(entity=["holder"]), r"entity \['holder'\] is no field of Claim"),
         (dict(entity="sum"), "'sum' is a Fixed.*must be Key or Text or Category"),
         (dict(policy=Policy("p", ROUTES, "summ")), "exposure 'summ'.*did you mean 'sum'"),
         (dict(policy=Policy("p", ROUTES, "holder")), "'holder' is a Key.*must be Fixed"),
@@ -145,6 +146,8 @@ def other_claim() -> type[Stream]:
             changed(lambda v: {**v, "urgent": v["holder_found_365d"] > 0}),
             "without a past: TypeError",
         ),
+        (changed(lambda v: {**v, "urgent": {"web": 1}["desk"]}), "everything is known: KeyError"),
+        (changed(lambda v: {**v, "urgent": {}["channel"]}), "everything is known: KeyError"),
         (changed(lambda v: {"urgent": False}), "loses"),
         (changed(lambda v: None), "returns None"),
         (changed(lambda v: {**v, "urgent": "yes"}), "'urgent' 'yes'; it is a number or a flag"),
@@ -156,6 +159,16 @@ def other_claim() -> type[Stream]:
         (guarded("sum + 5.0"), "neither true nor false"),
         (guarded("tip > 5.0"), "tip != null"),
         (guarded("holder_found_365d > 0.5"), "without a past.*holder_found_365d != null"),
+        (guarded("sum == 'much'"), "compares sum with 'much'; it is a number"),
+        (guarded("'much' != sum"), "compares sum with 'much'; it is a number"),
+        (guarded("event_id == 7"), "compares event_id with 7; it is text"),
+        (guarded("event_id == sum"), "compares event_id with sum; it is text"),
+        (guarded("urgent == 1"), "compares urgent with 1; it is true or false"),
+        (guarded("urgent || event_time == 'now'"), "with 'now'; it is a time"),
+        (guarded("channel == 'wbe'"), "compares channel with 'wbe'; it is one of web, desk"),
+        (guarded("urgent && (channel in ['web', 'dsk'])"), "channel with 'dsk'; it is one of"),
+        (guarded("holder_n_30d in ['many']"), "holder_n_30d with 'many'; it is a number"),
+        (guarded("[1, 2].exists(x, x > 0) && y > 1"), "'y' is no field"),
         # example, cuts
         (dict(example={}), "the example breaks the contract of Claim: event_id: missing"),
         (dict(example=EXAMPLE | dict(sum="much")), "sum: must be a number"),
@@ -190,13 +203,34 @@ def test_a_plan_that_no_data_could_fill_is_refused(lengths, message):
         replace(GOOD, plan=Plan(**lengths))
 
 
-def test_an_invariance_says_which_way_the_score_may_move():
-    with pytest.raises(UseCaseError, match="'sideways'"):
-        Invariance("i", dict, "sideways")
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (("i", dict, "sideways"), "'sideways'"),
+        (("i", "dict"), "'dict' is no function"),
+        (("", dict), "'': name it in words"),
+        ((["i"], dict), "name it in words"),
+    ],
+)
+def test_an_invariance_that_could_not_be_tried_is_refused(given, message):
+    with pytest.raises(UseCaseError, match=message):
+        Invariance(*given)
 
 
 @pytest.mark.parametrize(
-    "when", ["tip != null && tip > 5.0", "channel == 'web' && urgent", "holder_n_30d > 5", "true"]
+    "when",
+    [
+        "tip != null && tip > 5.0",
+        "channel == 'web' && urgent",
+        "holder_n_30d > 5",
+        "true",
+        "sum == 5 || channel in ['web', null]",
+        "channel == null || channel + 'wbe' == 'webwbe'",
+        "event_id == 'channel == \\'wbe\\''",
+        "[1, 2].exists(x, x > holder_n_30d)",
+        "['web', 'x'].filter(c, c != 'x').exists_one(c, c == channel)",
+        "[[1], [2]].all(row, row.map(x, x + 1).exists(y, y > 2))",
+    ],
 )
 def test_a_guard_that_copes_with_every_request_is_taken(when):
     replace(GOOD, **guarded(when))
