@@ -855,6 +855,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'mlkit.online._apply_group': ('online.html#_apply_group', 'mlkit/online.py'),
                               'mlkit.online._beginning': ('online.html#_beginning', 'mlkit/online.py'),
                               'mlkit.online._check_stored': ('online.html#_check_stored', 'mlkit/online.py'),
+                              'mlkit.online._collecting_later': ('online.html#_collecting_later', 'mlkit/online.py'),
                               'mlkit.online._events': ('online.html#_events', 'mlkit/online.py'),
                               'mlkit.online._first_places': ('online.html#_first_places', 'mlkit/online.py'),
                               'mlkit.online._last': ('online.html#_last', 'mlkit/online.py'),

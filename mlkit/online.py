@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -97,12 +98,24 @@ def apply(
         return 0
     _check_stored(store.features, stream, events)
     new: set[int] = set()
-    with store.writer() as writer:
+    with _collecting_later(), store.writer() as writer:
         for group in _leading(store.features, stream):
             rows = group.rows(events).sort("event_time", "seq")
             new |= _apply_group(writer, group, rows)
         _advance(writer, store.features, stream, _last(events), events)
     return len(new)
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    "Python's search for cycles waits: of the many objects made meanwhile, none is in one."
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def _last(events: pl.DataFrame) -> int:
