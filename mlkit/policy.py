@@ -312,7 +312,7 @@ def route(
     care = policy.order[band.name]
     if policy.exposure and loss is None:
         care = len(policy.routes) - 1
-        reasons.append(f"{policy.exposure} is missing, so that nobody knows what could be lost")
+        reasons.append(f"{policy.exposure} is missing, so the expected loss is unknown")
     facts = {**request, **values}
     for guard in policy.guards:
         if reason := guard.met(facts):

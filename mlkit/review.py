@@ -244,7 +244,7 @@ def decide(
 
 # %% ../nbs/14_review.ipynb #7f145787
 def _check_open(db: sqlite3.Connection, decision_id: str) -> None:
-    "Under the lock: has nobody been faster?"
+    "Under the lock: is the case still open?"
     query = "select status from cases where decision_id = ?"
     if db.execute(query, (decision_id,)).fetchone()["status"] != "open":
         raise ReviewError("another reviewer decided this case a moment ago.")
