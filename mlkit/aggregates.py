@@ -20,7 +20,7 @@ from .formulas import AGGREGATES, AggregateKind, as_measured
 from .values import FeatureType
 
 # %% auto #0
-__all__ = ['Aggregate', 'add_aggregates', 'Feature', 'finish_all']
+__all__ = ['Aggregate', 'add_aggregates', 'Feature', 'finish_all', 'formula_error']
 
 # %% ../nbs/03b_aggregates.ipynb #d2743d74
 @dataclass(frozen=True)
@@ -207,6 +207,9 @@ def add_aggregates(*kinds: AggregateKind) -> None:
             raise ContractError(
                 f"there is an aggregate {kind.name!r} already; choose another name."
             )
+        if kind.name in (*type.__dir__(Stream), *dir(StreamType)):
+            message = f"aggregate {kind.name!r} is a name of every stream's own; choose another."
+            raise ContractError(message)
         for fact in kind.facts:
             if fact not in FACTS:
                 raise ContractError(f"{kind.name}: no fact {fact!r}; there are {', '.join(FACTS)}.")
@@ -269,6 +272,14 @@ def finish_all(
     facts: Sequence[Any],  # a column for each fact of the feature
 ) -> pl.Series:  # in the feature's type
     "The values of an aggregate from exact whole numbers."
+    try:
+        return _finished(feature, n, facts)
+    except Exception as e:  # whatever a formula of one's own raises
+        formula = "finish_all" if feature.row.finish_all else "finish"
+        raise formula_error(feature, formula, e) from e
+
+
+def _finished(feature: Feature, n: np.ndarray, facts: Sequence[Any]) -> pl.Series:
     row = feature.row
     finish = row.finish_all or row.finish
     if row.at_least == 0:
@@ -276,3 +287,17 @@ def finish_all(
     some = n >= row.at_least
     values = finish(np.where(some, n, 1), *facts) if row.finish_all is None else finish(n, *facts)
     return feature.type.decode_all(values, some, feature.empty).alias(feature.name)
+
+
+def formula_error(
+    feature: Feature,
+    formula: str,  # "finish" or "finish_all"
+    error: Exception,
+) -> ContractError:
+    "What is wrong with the formula of an aggregate, in words."
+    return ContractError(
+        f"{feature.name}: `{formula}` of the aggregate {feature.kind!r} fails: "
+        f"{type(error).__name__}: {error}. It is given the number of events and the facts "
+        f"({', '.join(feature.row.facts) or 'none'}), as whole numbers or columns of them, and "
+        "returns numbers in units of the measure."
+    )

@@ -195,6 +195,9 @@ def accept(
     request: dict[str, Any],  # field to raw value, as JSON gives it
 ) -> dict[str, Any]:  # field to stored value: exact integers, times in UTC
     "Check one event. Raises `ContractError` naming every field that is wrong."
+    if not isinstance(request, dict):
+        name, given = stream.name, type(request).__name__
+        raise ContractError(f"a {name} is an object, field to value, not of type {given}")
     values: dict[str, Any] = {}
     wrong = [f"{name}: unknown field" for name in request if name not in stream.fields]
     for name, field in stream.fields.items():

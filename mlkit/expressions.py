@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from .events import Stream
+from .fields import ContractError
 
 # %% auto #0
-__all__ = ['why_not_row_wise', 'result_type', 'narrow_part', 'finite', 'readable', 'as_request', 'request_schema', 'row_wise']
+__all__ = ['why_not_row_wise', 'result_type', 'narrow_part', 'finite', 'readable', 'as_request', 'request_schema', 'row_wise',
+           'row_wise_error']
 
 # %% ../nbs/01c_expressions.ipynb #62e9f532
 _SEVERAL = "stands for several columns; write one expression for each."
@@ -139,6 +142,29 @@ def row_wise(
         frame = pl.DataFrame(twice, schema=frame.schema)
     else:
         frame = pl.DataFrame(frame.rechunk().get_columns())
-    for level in levels:
-        frame = frame.with_columns(level)
+    given = frame
+    try:
+        for level in levels:
+            frame = frame.with_columns(level)
+    except pl.exceptions.PolarsError as e:
+        raise row_wise_error(given, levels) from e
     return frame.head(1) if single else frame
+
+# %% ../nbs/01c_expressions.ipynb #8563792f
+def row_wise_error(
+    frame: pl.DataFrame,  # rows that some expression fails on
+    levels: Sequence[list[pl.Expr]],
+) -> ContractError:
+    "Which feature fails on data, although its expression has a type, and what to do."
+    for level in levels:
+        for expr in level:
+            try:
+                frame.select(expr)
+            except pl.exceptions.PolarsError as e:
+                name, why = expr.meta.output_name(), str(e).splitlines()[0]
+                return ContractError(
+                    f"the feature {name!r} fails on these values: {why}. Let it be null where it "
+                    "has no value, as .cast(…, strict=False) does."
+                )
+        frame = frame.with_columns(level)
+    return ContractError("the row-wise features fail on these values.")

@@ -67,6 +67,14 @@ class Field:
                 raise ValueError(why)
         return parsed["x"][0]
 
+    def why_not_stored(self, column: pl.Series) -> str:
+        "What keeps a column from being one of stored values; empty where nothing does."
+        if column.dtype != self.dtype:
+            return f"is {column.dtype} and must be {self.dtype}"
+        if column.null_count() and not self.optional:
+            return "is null in some rows and is not optional"
+        return ""
+
     def shown(self, stored: Any) -> Any:
         "A stored value in its own unit, as clients, guards and people see it."
         return stored

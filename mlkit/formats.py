@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -225,23 +226,30 @@ def to_events(
     )
     for stream, columns in fmt.derive.items():
         happened = pl.col("event_time").is_not_null()
-        made = shown.lazy().select(**columns).filter(happened).collect()
+        with _computing(fmt, columns):
+            made = shown.lazy().select(**columns).filter(happened).collect()
         events[stream], rejected[stream] = check(stream, made)
     return events, rejected
+
+
+@contextmanager
+def _computing(fmt: SourceFormat, columns: Iterable[str]) -> Iterator[None]:
+    "An expression that fails on a file's values is told from a fault of the kit."
+    try:
+        yield
+    except pl.exceptions.PolarsError as e:
+        names, problem = ", ".join(columns), str(e).splitlines()[0]
+        raise ContractError(
+            f"source format {fmt.name!r}: {names} cannot be computed from this file: {problem}"
+        ) from e
 
 
 def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     "The row's fields, as the file gives them. Raises `ContractError`."
     mapped = {name: pl.col(c) for c, name in fmt.columns.items() if c in raw.columns}
     numbered = raw.with_row_index(_ROW, offset=1)
-    try:
+    with _computing(fmt, fmt.compute):
         named = numbered.select(**mapped, **fmt.compute)
-    except pl.exceptions.PolarsError as e:
-        names = ", ".join(fmt.compute)
-        problem = str(e).splitlines()[0]
-        raise ContractError(
-            f"source format {fmt.name!r}: {names} cannot be computed from this file: {problem}"
-        ) from e
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):
             raise ContractError(

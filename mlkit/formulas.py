@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,29 @@ class AggregateKind:
     at_least: int = 1  # events below which there is no value; 0: there always is one
     before: bool = False  # speaks of what came before the request: its own event is left out
     elapsed: bool = False  # its one fact is the time since the last event, in microseconds
+
+    def __post_init__(self) -> None:
+        name = self.name
+        word = isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)
+        if not word or iskeyword(name):
+            raise ContractError(f"aggregate {name!r}: its name is one word of small letters.")
+        _check_meaning(self)
+
+
+def _check_meaning(kind: AggregateKind) -> None:
+    "Only what is known of the aggregate is filled in."
+    known = dict(s="the stream")
+    if kind.takes:
+        known["m"] = "the measure"
+    if kind.conditional:
+        known["of"] = "the condition"
+    try:
+        kind.meaning.format(**known)
+    except (AttributeError, LookupError, ValueError):
+        places = ", ".join(f"{{{place}}} for {what}" for place, what in known.items())
+        raise ContractError(
+            f"{kind.name}: meaning={kind.meaning!r}: write {places}, and nothing else in braces."
+        ) from None
 
 # %% ../nbs/03ab_formulas.ipynb #c21d8062
 def whole(unit: str) -> _TypeOf:

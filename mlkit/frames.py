@@ -17,7 +17,7 @@ from .events import Stream
 from .expressions import as_request, row_wise
 from .facts import Fact, GroupBy, LineValues, LineWindows
 from .features import FeatureSet
-from .fields import TIME, ContractError
+from .fields import ContractError
 from .windows import Line, key_codes, keys_of
 
 # %% auto #0
@@ -28,17 +28,15 @@ Events = Mapping[type[Stream], pl.DataFrame]  # stored events; may hold later on
 
 
 def _checked(stream: type[Stream], frame: pl.DataFrame, names: Iterable[str], what: str) -> None:
-    "Are these columns there, and is `event_time` a moment?"
-    if missing := [n for n in names if n not in frame.columns]:
-        raise ContractError(
-            f"the {what} lack the column {missing[0]!r} of {stream.__name__}; "
-            "give stored events, as events.check or eventlog.scan returns them."
-        )
-    if frame.schema["event_time"] != TIME:
-        raise ContractError(
-            f"the {what} have event_time as {frame.schema['event_time']}, not in UTC to the "
-            "microsecond; events.check makes moments of any times."
-        )
+    "Are these columns there, and of stored values?"
+    advice = "give stored events, as events.check or eventlog.scan returns them."
+    for name in names:
+        if name not in frame.columns:
+            raise ContractError(
+                f"the {what} lack the column {name!r} of {stream.__name__}; {advice}"
+            )
+        if why := stream.fields[name].why_not_stored(frame[name]):
+            raise ContractError(f"the column {name!r} of the {what} {why}; {advice}")
 
 
 def _checked_events(features: FeatureSet, group: GroupBy, events: Events) -> pl.DataFrame:

@@ -71,11 +71,12 @@ def save_model(
         raise ModelError(
             f"{type(model).__name__} is no registered kind; it could not be read back."
         )
+    description = _description(model)
     _remove_model(folder)
     _refuse_strangers(folder, model.files)
     model.save_files(folder)
-    digests = _file_digests(folder, model.files)
-    text = json.dumps(_description(model, digests), indent=1, sort_keys=True)
+    description["files"] = _file_digests(folder, model.files)
+    text = json.dumps(description, indent=1, sort_keys=True)
     (folder / "model.json").write_text(text, encoding="utf-8")
     return model_digest(folder)
 
@@ -89,18 +90,26 @@ def model_digest(folder: Path | str) -> str:
     return digest.hexdigest()
 
 # %% ../nbs/06d_modelfiles.ipynb #32534ae1
-def _description(model: Model, files: dict[str, str]) -> dict[str, Any]:
-    "What `model.json` says."
-    return dict(
+def _description(model: Model) -> dict[str, Any]:
+    "What `model.json` says, but for the files; refused where JSON cannot say it."
+    description = dict(
         format=_FORMAT,
         kind=model.kind,
         features=model.features,
         features_hash=model.features_hash,
         calibration=list(model.calibration),
         state=model.state(),
-        files=files,
         about=model.about,
     )
+    for part, value in description.items():
+        try:
+            json.dumps(value, sort_keys=True)
+        except (TypeError, ValueError) as e:
+            raise ModelError(
+                f"the model's {part} cannot be saved as JSON: {e}. Use text, numbers, lists, and "
+                "dicts whose keys are text."
+            ) from None
+    return description
 
 
 def _files_in(folder: Path) -> list[str]:

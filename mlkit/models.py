@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ class Model:
     kinds: ClassVar[dict[str, type[Model]]] = {}  # every kind, by name
 
     def __init_subclass__(cls) -> None:
-        if cls.kind:
+        if cls.kind or "kind" in vars(cls):
             _register(cls)
 
     @staticmethod
@@ -153,18 +154,42 @@ class Model:
 # %% ../nbs/06b_models.ipynb #f8167ef6
 def _register(cls: type[Model]) -> None:
     "Make a class the kind of its name."
-    own = cls.__dict__.get("kind")
-    if own is None:
+    if "kind" not in vars(cls):
         raise ModelError(
             f"{cls.__qualname__} extends the kind {cls.kind!r} and has no name of its own, so a "
             f"saved one would come back as the other. Give it one: kind = \"…\"."
         )
+    _check_names(cls)
+    own = cls.kind
     holder = Model.kinds.get(own, cls)
     if _where(holder) != _where(cls):
         raise ModelError(
             f"{_where(cls)}: the kind {own!r} is taken by {_where(holder)}; choose another name."
         )
+    for method in ("fit", "margin"):
+        if getattr(cls, method) is getattr(Model, method):
+            raise ModelError(f"{_where(cls)} has no `{method}`; every kind of model has one.")
     Model.kinds[own] = cls
+
+
+def _check_names(cls: type[Model]) -> None:
+    "Of the kind, which stands in files and on command lines, and of its files in their folder."
+    if not _is_plain(cls.kind):
+        raise ModelError(
+            f"{_where(cls)}: kind = {cls.kind!r}: give a name of letters, digits, spaces, _, . "
+            "and -, a letter or digit first, at most 60."
+        )
+    files = cls.files
+    listed = isinstance(files, (list, tuple)) and all(_is_plain(name) for name in files)
+    if not listed or "model.json" in files:
+        raise ModelError(
+            f"{_where(cls)}: files = {files!r}: give a tuple of plain names, as in "
+            "('weights.bin',); model.json is the kit's own."
+        )
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][\w .-]{0,59}", name) is not None
 
 
 def _where(cls: type) -> str:

@@ -25,7 +25,7 @@ from .etl import Logs
 from .eventlog import scan
 from .events import Stream
 from .features import FeatureSet
-from .fields import TIME
+from .fields import Key
 from .lookups import Position, Reader
 from .windows import keys_of
 
@@ -88,6 +88,9 @@ def locked(
         yield
 
 # %% ../nbs/05_online.ipynb #04d08c9a
+_SEQ = Key("an event's place in the log")
+
+
 def apply(
     store: Store,  # opened for writing
     stream: type[Stream],
@@ -125,20 +128,18 @@ def _last(events: pl.DataFrame) -> int:
 
 def _check_stored(features: FeatureSet, stream: type[Stream], events: pl.DataFrame) -> None:
     "Refuse events that do not come from the log."
-    needed = {"event_time": TIME, "seq": pl.Int64}
+    fields = {"event_time": stream.fields["event_time"], "seq": _SEQ}
     for group in features.stored:
         if group.stream is stream:
-            needed |= {name: stream.fields[name].dtype for name in group.fields}
-    for name, dtype in needed.items():
-        given = events.schema.get(name)
-        if name == "seq" and given is not None and given.is_integer():
-            dtype = given
-        if given != dtype or (name in ("event_time", "seq") and events[name].null_count()):
-            problem = f"{given} and must be {dtype}" if given else "missing"
-            problem = "null in some rows" if given == dtype else problem
+            fields |= {name: stream.fields[name] for name in group.fields}
+    if events.schema.get("seq", pl.Null()).is_integer():  # as a count of rows may be narrower
+        events = events.cast({"seq": pl.Int64})
+    for name, field in fields.items():
+        why = field.why_not_stored(events[name]) if name in events.columns else "is missing"
+        if why:
             raise StateError(
-                f"events of {stream.__name__} for the online state: the column {name!r} is "
-                f"{problem}; give stored events, as eventlog.scan and eventlog.append return them."
+                f"events of {stream.__name__} for the online state: the column {name!r} "
+                f"{why}; give stored events, as eventlog.scan and eventlog.append return them."
             )
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
-from .aggregates import Feature
-from .expressions import request_schema
+from .aggregates import Feature, formula_error
+from .expressions import request_schema, row_wise_error
 from .facts import GroupBy
 from .features import FeatureSet, is_measure
 from .fields import ContractError, Fixed
@@ -62,6 +62,7 @@ class _Finish:
     def __init__(self, feature: Feature, group: GroupBy, lengths: list[int]):
         row = feature.row
         self.name = feature.name
+        self.feature = feature
         self.window = lengths.index(feature.window)
         self.before = row.before
         self.elapsed = row.elapsed
@@ -77,9 +78,12 @@ class _Finish:
             n, facts = n_before, facts_before
         if n < self.at_least:
             return self.empty
-        if self.elapsed:
-            return self.decode(self.finish(n, elapsed))
-        return self.decode(self.finish(n, *[facts[i] for i in self.places]))
+        try:
+            if self.elapsed:
+                return self.decode(self.finish(n, elapsed))
+            return self.decode(self.finish(n, *[facts[i] for i in self.places]))
+        except Exception as e:  # whatever a formula of one's own raises
+            raise formula_error(self.feature, "finish", e) from e
 
 # %% ../nbs/04b_requests.ipynb #2c1ff16e
 class _GroupSteps:
@@ -197,10 +201,14 @@ class _RowWise:
             return
         given.update(values)
         row = {n: given[n] for n in self.schema}
-        frame = pl.DataFrame([row, row], schema=self.schema)
-        for level in self.levels:
-            frame = frame.with_columns_seq(level)
-        values.update(zip(self.names, frame.select_seq(self.last).row(0)))
+        rows = frame = pl.DataFrame([row, row], schema=self.schema)
+        try:
+            for level in self.levels:
+                frame = frame.with_columns_seq(level)
+            computed = frame.select_seq(self.last).row(0)
+        except pl.exceptions.PolarsError as e:
+            raise row_wise_error(rows, [*self.levels, self.last]) from e
+        values.update(zip(self.names, computed))
 
 
 def _name(expr: pl.Expr) -> str:

@@ -196,6 +196,12 @@ def test_what_cannot_be_computed_from_a_file_is_named(tmp_path, logs: Logs):
         ingest(tmp_path / "file.csv", [booked()], logs)
 
 
+def test_what_cannot_be_derived_from_a_file_is_named():
+    strict = shop(**derived(kind=pl.col("event_id").cast(pl.Int64).cast(pl.String)))
+    with pytest.raises(UserError, match="source format 'shop': .*kind cannot be computed"):
+        to_events(strict, rows())
+
+
 def test_columns_of_expressions_belong_to_the_format():
     assert booked().misfit(["day", "who"]) == []
     assert booked().misfit(["who", "x"]) == ["column 'day' is missing", "column 'x' is unknown"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,11 +107,38 @@ def test_a_kind_that_extends_another_has_a_name_of_its_own():
             pass
 
 
+@pytest.mark.parametrize("name", ["", " ", 3, None, "../x", "a/b", ".hidden", "x" * 61, ["a"]])
+def test_a_name_that_is_no_plain_word_is_refused(name):
+    before = dict(Model.kinds)
+    with pytest.raises(ModelError, match="Odd: kind = .*letters, digits"):
+        type("Odd", (Constant,), dict(kind=name))
+    assert Model.kinds == before
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("../x",), ("/tmp/x",), ("a/b",), ("model.json",), ("..",), ("",), "a.bin", (3,), None],
+)
+def test_files_that_lie_elsewhere_are_refused(files):
+    with pytest.raises(ModelError, match="Odd: files = .*plain names"):
+        type("Odd", (Constant,), dict(kind="odd in a test", files=files))
+    assert "odd in a test" not in Model.kinds
+
+
+@pytest.mark.parametrize("missing", ["fit", "margin"])
+def test_a_kind_that_could_not_be_trained_or_asked_is_refused(missing):
+    methods = dict(fit=Constant.fit, margin=Constant.margin)
+    del methods[missing]
+    with pytest.raises(ModelError, match=f"Odd has no `{missing}`"):
+        type("Odd", (Model,), dict(kind="odd in a test", **methods))
+    assert "odd in a test" not in Model.kinds
+
+
 def test_the_same_class_defined_once_more_takes_its_own_place():
     "As in a notebook cell that is run twice."
 
     def define() -> type[Model]:
-        class Twice(Model):
+        class Twice(Constant):
             kind = "twice in a test"
 
         return Twice
@@ -245,6 +273,28 @@ def test_a_model_takes_the_place_of_another(tmp_path):
     save_model(Constant(["a"]), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.json"]
     assert load_model(tmp_path).kind == "constant"
+
+
+class Unwritable(Constant):
+    kind = "unwritable in a test"
+
+    def state(self) -> dict[str, Any]:
+        return dict(z=np.float32(self.z))
+
+
+@pytest.mark.parametrize(
+    "model, part",
+    [
+        (Constant(["a"], about=dict(at=datetime(2025, 1, 1))), "about.*datetime"),
+        (Constant(["a"], about={1: 2, "a": 3}), "about.*str"),
+        (Unwritable(["a"]), "state.*float32"),
+    ],
+)
+def test_what_does_not_fit_json_is_refused_and_the_old_model_stays(tmp_path, model, part):
+    digest = save_model(Constant(["a"]), tmp_path)
+    with pytest.raises(ModelError, match=part):
+        save_model(model, tmp_path)
+    assert model_digest(tmp_path) == digest
 
 
 def test_a_file_that_is_missing_or_another_is_refused(tmp_path):

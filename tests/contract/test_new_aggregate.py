@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -164,3 +165,49 @@ def test_a_row_that_contradicts_another_is_refused():
         add_facts(FactKind("median", kept="sorted"))
     with pytest.raises(ContractError, match="no fact 'median'"):
         add_aggregates(AggregateKind("median", "", "", number(""), facts=("median",)))
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("a b", "'a b': .*one word of small letters"),
+        ("", "'': .*one word of small letters"),
+        (["count"], "one word of small letters"),
+        ("lambda", "'lambda': .*one word of small letters"),
+        ("_median", "one word of small letters"),
+        ("fields", "'fields' is a name of every stream's own"),
+        ("to_json", "'to_json' is a name of every stream's own"),
+        ("mro", "'mro' is a name of every stream's own"),
+    ],
+)
+def test_a_word_that_a_stream_could_not_be_asked_in_is_refused(name, message):
+    with pytest.raises(ContractError, match=message):
+        add_aggregates(AggregateKind(name, "", "", number("")))
+    assert name != "fields" or isinstance(Pay.fields, dict)
+
+
+@pytest.mark.parametrize("meaning", ["{n} of {s}", "{m} of {s}", "{of}", "{}", "{s", "{s.x}", None])
+def test_a_meaning_that_cannot_be_filled_in_is_refused(meaning):
+    "Here nothing is measured, and no condition asked of."
+    with pytest.raises(ContractError, match="median: meaning=.*: write {s} for the stream"):
+        AggregateKind("median", "", meaning, number(""))
+
+
+WRONG = {
+    "a formula that raises": (lambda n, low, high: 1 // 0, "ZeroDivisionError"),
+    "too few parameters": (lambda n: n, "TypeError"),
+    "no number": (lambda n, low, high: "much", "(Type|Value|Attribute)Error"),
+}
+
+
+@pytest.mark.parametrize("finish, error", WRONG.values(), ids=list(WRONG))
+def test_a_formula_that_fails_is_named(finish, error):
+    "In a frame and for one request; a value of the wrong type is a failure too."
+    features, frame = FeatureSet(Pay, [view(dict(span=Pay.spread("tip", over=["1d"])))]), tips(3)
+    AGGREGATES["spread"] = replace(SPREAD, finish=finish)
+    message = f"who_span_1d: `finish` of the aggregate 'spread' fails: {error}"
+    with pytest.raises(ContractError, match=message):
+        offline(features, frame, {Pay: frame})
+    online = Online(features)
+    with pytest.raises(ContractError, match=message), empty_state(features) as store:
+        ask(online, store, frame.row(0, named=True))

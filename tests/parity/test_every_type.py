@@ -159,6 +159,8 @@ COUNTED = FeatureSet(
     Pay, [view(dict(n=Pay.count(over=["1d"]), bad=Outcome.sum("bad", over=["1d"])))]
 )
 EMPTY = pl.DataFrame(schema=Outcome.schema())
+PAID = FeatureSet(Pay, [view(dict(spend=Pay.mean("amount", over=["1d"])))])
+NOBODY = pl.when(pl.col("event_id") != "p0001").then("who")
 NAIVE = pl.col("event_time").dt.replace_time_zone(None)
 MISTAKES = {
     "a stream that is not there": (
@@ -175,11 +177,37 @@ MISTAKES = {
     ),
     "requests in naive times": (
         lambda call: call(COUNTED, pays(3).with_columns(NAIVE), {Pay: pays(3), Outcome: EMPTY}),
-        "the requests have event_time as",
+        "'event_time' of the requests is Datetime",
+    ),
+    "amounts that are no stored ones": (
+        lambda call: call(
+            PAID, pays(3).with_columns(pl.col("amount").cast(pl.Float64)), {Pay: pays(3)}
+        ),
+        "'amount' of the requests is Float64 and must be Int64; give stored",
+    ),
+    "amounts of events that are no stored ones": (
+        lambda call: call(
+            PAID, pays(3), {Pay: pays(3).with_columns(pl.col("amount").cast(pl.Float64))}
+        ),
+        "'amount' of the events of Pay is Float64 and must be Int64",
+    ),
+    "requests of nobody": (
+        lambda call: call(PAID, pays(3).with_columns(who=pl.lit(None, pl.Int64)), {Pay: pays(3)}),
+        "'who' of the requests is null in some rows and is not optional",
+    ),
+    "events of nobody": (
+        lambda call: call(PAID, pays(3), {Pay: pays(3).with_columns(who=NOBODY)}),
+        "'who' of the events of Pay is null in some rows",
+    ),
+    "events without an amount": (
+        lambda call: call(
+            PAID, pays(3), {Pay: pays(3).with_columns(amount=pl.lit(None, pl.Int64))}
+        ),
+        "'amount' of the events of Pay is null in some rows",
     ),
     "events in naive times": (
         lambda call: call(COUNTED, pays(3), {Pay: pays(3).with_columns(NAIVE), Outcome: EMPTY}),
-        "the events of Pay have event_time as",
+        "'event_time' of the events of Pay is Datetime",
     ),
 }
 
@@ -190,6 +218,27 @@ def test_a_frame_that_cannot_be_used_ends_in_a_sentence(what, call):
     mistake, message = MISTAKES[what]
     with pytest.raises(ContractError, match=message):
         mistake(call)
+
+
+class Strict(FeatureView):
+    "Two expressions that hold for the words they were tried on."
+
+    size = pl.col("amount") * 2
+    digits = pl.col("place").cast(pl.Int64)
+    twice = pl.col("digits") + 1
+
+
+def test_an_expression_that_fails_on_data_is_named():
+    "In a frame, and for one request."
+    features = FeatureSet(Pay, [Strict])
+    good, bad = (pays(2, place=lambda i: place) for place in ("7", "seven"))
+    assert offline(features, good, {})["twice"].to_list() == [8, 8]
+    message = "the feature 'digits' fails on these values: .*seven.*\\. .*strict=False"
+    for rows in (bad, bad[:1]):
+        with pytest.raises(ContractError, match=message):
+            offline(features, rows, {})
+    with pytest.raises(ContractError, match=message):
+        Online(features)(bad.row(0, named=True), lambda asks: [])
 
 
 def test_a_request_in_naive_time_ends_in_a_sentence():

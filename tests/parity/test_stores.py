@@ -90,7 +90,10 @@ def test_a_server_out_of_reach_is_not_an_empty_one(workspace, logs, no_load):
 BROKEN = {
     "missing": lambda rows: rows.drop("seq"),
     "null in some rows": lambda rows: rows.with_columns(seq=pl.lit(None, pl.Int64)),
-    "must be Int64": lambda rows: rows.with_columns(seq=pl.lit(1.5)),
+    "'seq' is Float64": lambda rows: rows.with_columns(seq=pl.lit(1.5)),
+    "'who' is null in some rows": lambda rows: rows.with_columns(who=pl.lit(None, pl.Int64)),
+    "'amount' is null in some rows": lambda rows: rows.with_columns(amount=pl.lit(None, pl.Int64)),
+    "'amount' is Float64 and must be Int64": lambda rows: rows.cast({"amount": pl.Float64}),
     "must be Datetime": lambda rows: rows.with_columns(pl.col("event_time").cast(pl.Datetime)),
 }
 

@@ -165,6 +165,12 @@ def test_whatever_is_sent_breaks_the_contract_or_is_decided(engines, request):
         assert decision is None or decision["route"] in engine.release.policy.order
 
 
+@pytest.mark.parametrize("given_", [[1], None, "pay", 3, [("who", 1)]])
+def test_what_is_no_object_breaks_the_contract(engines, given_):
+    with pytest.raises(ContractError, match="a pay is an object, field to value"):
+        engines[0].decide(given_)
+
+
 @pytest.mark.parametrize("given_", [dict(tip=1.5), dict(tip=None), {}])
 def test_an_optional_amount_may_be_missing(engines, given_):
     request = OPTIONAL.example | given_
