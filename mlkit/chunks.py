@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -241,8 +242,8 @@ class Event:
     values: list[int]  # for each column of single values
 
 # %% ../nbs/04c_chunks.ipynb #492c5cb5
-class Chunk:
-    "Consecutive events of one entity, in columns."
+class _Columns:
+    "Consecutive events of one entity, as they are stored."
 
     def __init__(
         self,
@@ -261,13 +262,13 @@ class Chunk:
         self.appended = True  # new events came at the end
 
     @classmethod
-    def empty(cls, layout: Layout) -> Chunk:
+    def empty(cls, layout: Layout) -> Self:
         "Of an entity that is not known yet."
         columns = [array("q") for _ in range(layout.columns)]
         return cls(layout, None, Head.empty(layout), columns)
 
     @classmethod
-    def read(cls, layout: Layout, record: memoryview) -> Chunk:
+    def read(cls, layout: Layout, record: memoryview) -> Self:
         "From a stored record."
         numbers = array("q", record.tobytes())
         n = numbers[0]
@@ -308,6 +309,10 @@ class Chunk:
         at = bisect_left(self.seqs, seq, begin, end)
         there = at < end and self.seqs[at] == seq
         return at, there
+
+# %% ../nbs/04c_chunks.ipynb #ccfca91b
+class Chunk(_Columns):
+    "Consecutive events of one entity, in columns that may be changed."
 
     def insert(self, at: int, event: Event) -> None:
         "Put an event at its place."

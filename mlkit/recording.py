@@ -9,19 +9,22 @@ import json
 import logging
 import os
 import platform
+import sqlite3
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
 from .metrics import TITLES
 from .modelfiles import save_model
 from .recipes import Backtest
 from .training import Trained
 
 # %% auto #0
-__all__ = ['model_card', 'mlflow_client', 'record']
+__all__ = ['model_card', 'TrackingError', 'mlflow_client', 'record']
 
 # %% ../nbs/07a_recording.ipynb #027b8abd
 _RECORDED = ("auc", "ap", "precision_at_100")  # metrics of the folds that a run shows
@@ -67,10 +70,36 @@ def _figures(record: Backtest) -> str:
     return " | ".join(cells)
 
 # %% ../nbs/07a_recording.ipynb #dc7a1b13
+class TrackingError(UserError, RuntimeError):
+    "What should be MLflow's database is none."
+
+
+def _check_database(uri: str) -> None:
+    "SQLite makes what is not there: a database, or tables in that of another program."
+    from sqlalchemy import make_url
+
+    path = Path(make_url(uri).database or "")
+    if not path.name or not path.exists():
+        return
+    if path.is_dir():
+        raise TrackingError(f"{path} is a folder, and MLflow's database goes there; move it away.")
+    there = f"{path.resolve().as_uri()}?mode=rw"  # writable: a killed writer's rest is undone
+    with closing(sqlite3.connect(there, uri=True)) as database:
+        rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    tables = sorted(name for (name,) in rows)
+    if tables and "experiments" not in tables:
+        raise TrackingError(
+            f"{path} is the database of another program: it has the tables {', '.join(tables)}, "
+            "and none of MLflow's. Move it away, or name another tracking store."
+        )
+
+
 def mlflow_client(
     uri: str,  # of the tracking store and registry
 ) -> Any:  # `mlflow.MlflowClient`
-    "MLflow, without its telemetry and chatter."
+    "MLflow, without its telemetry and chatter. Raises `TrackingError`."
+    if uri.startswith("sqlite"):
+        _check_database(uri)
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "true")
     warnings.filterwarnings("ignore", message="IProgress not found")
@@ -80,7 +109,7 @@ def mlflow_client(
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(uri, uri)
 
-
+# %% ../nbs/07a_recording.ipynb #bf99a6ec
 def record(
     trained: Trained,
     folder: Path,  # the model's folder, written here and uploaded

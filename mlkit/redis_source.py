@@ -232,7 +232,45 @@ class _Group:
         return Lag(unseen + group["pending"], min(sent, default=None))
 
 # %% ../nbs/05a_sources_redis.ipynb #b4fb88c1
-class RedisSource:
+class _Member:
+    "This process as a consumer of a group."
+
+    def __init__(self, url: str, folder: Path, key: str, group: str):
+        self._redis = connect(url, StreamError)
+        number, self._slot = _slot(folder)
+        self.name = _consumer_name(folder, number)
+        self._group = _Group(self._redis, key, group, self.name)
+        self.title = (
+            f"Redis stream {key} at {address(self._redis)}, group {group}, consumer {self.name}"
+        )
+        self._joined = False
+
+    def lag(self) -> Lag:
+        "What is not acknowledged, whether given to a consumer or not."
+        with self._asking():
+            return self._group.lag()
+
+    def close(self) -> None:
+        self._redis.close()
+        self._slot.close()
+
+    def _join(self) -> None:
+        if not self._joined:
+            self._group.join()
+            self._joined = True
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        "Errors of Redis as `StreamError`; the group may be gone after one."
+        try:
+            with answering(self._redis, StreamError):
+                yield
+        except StreamError:
+            self._joined = False
+            raise
+
+# %% ../nbs/05a_sources_redis.ipynb #b27732d1
+class RedisSource(_Member):
     "A Redis stream, read as a member of a consumer group."
 
     def __init__(
@@ -246,26 +284,17 @@ class RedisSource:
         linger: float = 0.2,  # seconds to wait for a batch to fill
         takeover: float = 60.0,  # silence after which a consumer is held to be dead
     ):
+        super().__init__(url, Path(folder), key, group)
         self.batch_size, self.linger, self.takeover = batch_size, linger, takeover
         self.notices: list[str] = []
-        self._redis = connect(url, StreamError)
         self._streams = {s.name: s for s in streams}
-        number, self._slot = _slot(Path(folder))
-        self.name = _consumer_name(Path(folder), number)
-        self._group = _Group(self._redis, key, group, self.name)
-        self.title = (
-            f"Redis stream {key} at {address(self._redis)}, group {group}, consumer {self.name}"
-        )
-        self._joined = False
         self._none_pending = False  # for certain
         self._looked = float("-inf")  # for silent consumers, by the monotonic clock
 
     def poll(self, wait: float = 0.0) -> list[Batch]:
         "What was left pending, or what a dead consumer had, or what is new."
         with self._asking():
-            if not self._joined:
-                self._group.join()
-                self._joined = True
+            self._join()
             pending = [] if self._none_pending else self._group.receive("0")
             self._none_pending = False
             entries = pending or self._take_over() or self._fresh(wait)
@@ -277,15 +306,6 @@ class RedisSource:
         with self._asking():
             self._group.acknowledge(batch.handle)
         self._none_pending = True
-
-    def lag(self) -> Lag:
-        "What is not acknowledged, whether given to a consumer or not."
-        with self._asking():
-            return self._group.lag()
-
-    def close(self) -> None:
-        self._redis.close()
-        self._slot.close()
 
     def _fresh(self, wait: float) -> list[Entry]:
         "New entries: the first, and what comes until the batch is full or `linger` is over."
@@ -312,13 +332,3 @@ class RedisSource:
                 self.notices.append(f"took over {len(claimed)} entries of {whose}")
                 return claimed
         return []
-
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        "Errors of Redis as `StreamError`; the group may be gone after one."
-        try:
-            with answering(self._redis, StreamError):
-                yield
-        except StreamError:
-            self._joined = False
-            raise

@@ -62,6 +62,8 @@ class RegistryError(UserError, RuntimeError):
 
 def _unreadable(uri: str, error: Exception) -> str:
     "What is wrong with the database, and what to do."
+    if isinstance(error, UserError):
+        return str(error)
     first_line = str(error).partition("\n")[0]
     if "locked" in first_line:
         advice = "Another program holds the database; wait for it and repeat the command."
@@ -70,11 +72,8 @@ def _unreadable(uri: str, error: Exception) -> str:
     return f"the registry {uri} cannot be read: {first_line}. Nothing was changed. {advice}"
 
 # %% ../nbs/09_registry.ipynb #4f422a34
-_TAGS = ("kind", "imbalance", "model_digest", "lineage.cut")
-
-
-class Registry:
-    "The versions of one model."
+class _Versions:
+    "The versions of one model, and who has which role."
 
     def __init__(
         self,
@@ -89,29 +88,6 @@ class Registry:
             self.client = mlflow_client(self.uri)
         except Exception as e:  # the database driver's
             raise RegistryError(_unreadable(self.uri, e)) from e
-
-    def register(self, run_id: str) -> int:  # the new version
-        "Make a run's model a version, and the challenger. A run that has a version keeps it."
-        self._create()
-        for known in self._found():
-            if known.run_id == run_id:
-                return int(known.version)
-        run = self.client.get_run(run_id)
-        tags = {name: run.data.params.get(name, "") for name in _TAGS}
-        source = f"{run.info.artifact_uri}/model"
-        made = self.client.create_model_version(self.name, source=source, run_id=run_id, tags=tags)
-        self.client.set_registered_model_alias(self.name, "challenger", made.version)
-        return int(made.version)
-
-    def _create(self) -> None:
-        "Make the registered model, where there is none."
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.create_registered_model(self.name)
-        except MlflowException as e:
-            if e.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
 
     def _found(self) -> Sequence[Any]:
         "Every version, as MLflow has it."
@@ -164,6 +140,36 @@ class Registry:
             run=version.run_id,
             made=made.isoformat(timespec="seconds"),
         )
+
+# %% ../nbs/09_registry.ipynb #75a87065
+_TAGS = ("kind", "imbalance", "model_digest", "lineage.cut")
+
+
+class Registry(_Versions):
+    "The versions of one model, and how another comes to be."
+
+    def register(self, run_id: str) -> int:  # the new version
+        "Make a run's model a version, and the challenger. A run that has a version keeps it."
+        self._create()
+        for known in self._found():
+            if known.run_id == run_id:
+                return int(known.version)
+        run = self.client.get_run(run_id)
+        tags = {name: run.data.params.get(name, "") for name in _TAGS}
+        source = f"{run.info.artifact_uri}/model"
+        made = self.client.create_model_version(self.name, source=source, run_id=run_id, tags=tags)
+        self.client.set_registered_model_alias(self.name, "challenger", made.version)
+        return int(made.version)
+
+    def _create(self) -> None:
+        "Make the registered model, where there is none."
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as e:
+            if e.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
 # %% ../nbs/09_registry.ipynb #996578b5
 def promote(

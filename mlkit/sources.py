@@ -138,53 +138,16 @@ class _Claim:
         return _mark(self.path) == self.mark
 
 # %% ../nbs/05a_sources.ipynb #8198cd07
-class FolderSource:
-    "Files dropped in a folder, in order of their names."
+class _Inbox:
+    "A folder that files are dropped in, and the claims on them."
 
-    def __init__(
-        self,
-        inbox: Path | str,
-        streams: Sequence[type[Stream]],  # a file may have the own columns of one of these
-        formats: Sequence[SourceFormat] = (),  # or be of one of these formats
-        settle: float = 1.0,  # a file is complete when it has not changed for so many seconds
-    ):
-        self.inbox, self.settle = Path(inbox), settle
-        self.title = f"files dropped in {self.inbox}"
+    def __init__(self, inbox: Path, formats: list[SourceFormat], settle: float):
+        self.inbox, self.settle = inbox, settle
         self.notices: list[str] = []
-        own = (SourceFormat(s.name, s, {c: c for c in s.fields}, lenient=True) for s in streams)
-        self._formats = [*formats, *own]
-        self._queue: deque[str] = deque()
+        self._formats = formats
         self._named: set[str] = set()  # files of which was said why they stay
         for folder in ("done", "rejected"):
             (self.inbox / folder).mkdir(parents=True, exist_ok=True)
-
-    def poll(self, wait: float = 0.0) -> list[Batch]:
-        "The next file, as one batch."
-        if not self._queue:
-            found = _dropped(self.inbox)
-            self._queue.extend(name for name, at in found if self._settled(at))
-        while self._queue:
-            batch = self._take(self.inbox / self._queue.popleft())
-            if batch is not None:
-                return [batch]
-        time.sleep(min(wait, 0.05))
-        return []
-
-    def done(self, batch: Batch) -> None:
-        "Move the file to `done/`, unless it changed since it was read."
-        claim: _Claim = batch.handle
-        if claim.unchanged:
-            os.replace(claim.path, _unused(self.inbox / "done" / claim.path.name))
-        claim.file.close()
-
-    def lag(self) -> Lag:
-        "The files in the folder."
-        changes = [at for _, at in _dropped(self.inbox)]
-        unsettled = sum(not self._settled(at) for at in changes)
-        return Lag(len(changes), min(changes, default=None), unsettled)
-
-    def close(self) -> None:
-        self._queue.clear()
 
     def _settled(self, changed: float) -> bool:
         return time.time() - changed >= self.settle
@@ -228,3 +191,47 @@ class FolderSource:
         if path.name not in self._named:
             self._named.add(path.name)
             self.notices.append(f"{path.name} stays in the inbox: {why}")
+
+# %% ../nbs/05a_sources.ipynb #82af0673
+class FolderSource(_Inbox):
+    "Files dropped in a folder, in order of their names."
+
+    def __init__(
+        self,
+        inbox: Path | str,
+        streams: Sequence[type[Stream]],  # a file may have the own columns of one of these
+        formats: Sequence[SourceFormat] = (),  # or be of one of these formats
+        settle: float = 1.0,  # a file is complete when it has not changed for so many seconds
+    ):
+        own = (SourceFormat(s.name, s, {c: c for c in s.fields}, lenient=True) for s in streams)
+        super().__init__(Path(inbox), [*formats, *own], settle)
+        self.title = f"files dropped in {self.inbox}"
+        self._queue: deque[str] = deque()
+
+    def poll(self, wait: float = 0.0) -> list[Batch]:
+        "The next file, as one batch."
+        if not self._queue:
+            found = _dropped(self.inbox)
+            self._queue.extend(name for name, at in found if self._settled(at))
+        while self._queue:
+            batch = self._take(self.inbox / self._queue.popleft())
+            if batch is not None:
+                return [batch]
+        time.sleep(min(wait, 0.05))
+        return []
+
+    def done(self, batch: Batch) -> None:
+        "Move the file to `done/`, unless it changed since it was read."
+        claim: _Claim = batch.handle
+        if claim.unchanged:
+            os.replace(claim.path, _unused(self.inbox / "done" / claim.path.name))
+        claim.file.close()
+
+    def lag(self) -> Lag:
+        "The files in the folder."
+        changes = [at for _, at in _dropped(self.inbox)]
+        unsettled = sum(not self._settled(at) for at in changes)
+        return Lag(len(changes), min(changes, default=None), unsettled)
+
+    def close(self) -> None:
+        self._queue.clear()

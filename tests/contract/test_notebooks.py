@@ -28,6 +28,14 @@ def test_the_package_is_readable():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_an_exported_cell_is_told_in_one_step(path):
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        lines = "".join(cell["source"]).splitlines()
+        if lines and lines[0].startswith("#| export"):
+            assert len(lines) <= 90, lines[1:4]
+
+
 def with_counts(source: Path, target: Path) -> None:
     "Copy a notebook with the execution counts that nbval wants and `nbdev-clean` strips."
     notebook = json.loads(source.read_text(encoding="utf-8"))

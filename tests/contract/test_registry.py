@@ -15,6 +15,7 @@ from mlkit import registry as registry_module
 from mlkit.checks import Check
 from mlkit.kinds import Constant
 from mlkit.modelfiles import save_model
+from mlkit.recording import TrackingError, mlflow_client
 from mlkit.registry import Registry, RegistryError, audit, audit_trail, promote, rollback, whoami
 
 PASSED = [Check("a gate", True)]
@@ -90,6 +91,33 @@ def test_a_foreign_file_in_place_of_the_database_is_said(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(RegistryError, match="not a database"):
         Registry(tmp_path, "demo").holder("champion")
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE notes (x)", "CREATE TABLE alembic_version (version_num)"]
+)
+def test_the_database_of_another_program_is_left_alone(tmp_path, statement):
+    "Also of one that numbers its versions in the same way, as Optuna's studies."
+    other = sqlite3.connect(tmp_path / "mlflow.db")
+    other.execute(statement)
+    other.close()
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with pytest.raises(RegistryError, match=f"mlflow.db .* tables {statement.split()[2]}, .*none"):
+        Registry(tmp_path, "demo").holder("champion")
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+
+
+def test_a_folder_in_place_of_the_database_is_said_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlflow.MlflowClient", None)  # which would try for a minute and a half
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(RegistryError, match="mlflow.db is a folder"):
+        Registry(tmp_path, "demo")
+
+
+def test_no_run_is_recorded_where_it_does_not_belong(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(TrackingError, match="mlflow.db is a folder"):
+        mlflow_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 def test_an_account_without_a_name_can_act(tmp_path, monkeypatch):
