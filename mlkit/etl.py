@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from .eventlog import Appended, EventLog, append
+from .eventlog import CONFLICT, Appended, EventLog, append
 from .events import Stream, check
 from .fields import ContractError
-from .files import content_hash, read_source, source_files, source_hash
+from .files import SourceError, content_hash, joint_hash, read_source, source_files
 from .formats import Frames, SourceFormat, find_format, to_events
-from .quarantine import Quarantine
+from .quarantine import Quarantine, Reasons
 from .tables import join_uri
 
 # %% auto #0
@@ -163,6 +164,7 @@ class Landed:
 
     appended: dict[type[Stream], Appended] = field(default_factory=dict)
     refused: int = 0  # broke the contract, or could not be read
+    reasons: Reasons = field(default_factory=Reasons)  # why rows are in quarantine
 
     @property
     def events(self) -> Frames:
@@ -195,22 +197,24 @@ class Landed:
 # %% ../nbs/03_etl.ipynb #0384f9fd
 def land(logs: Logs, batch: Batch) -> Landed:
     "Quarantine what must not be in the log, append the rest once."
-    landed = Landed(refused=_set_aside(logs, batch))
+    landed = Landed()
+    for quarantine, rows, fault in _refused(logs, batch):
+        landed.refused += quarantine.put(rows, batch.name.refused(fault))
+        landed.reasons.add(rows)
     for stream, rows in batch.events.items():
         landed.appended[stream] = append(logs[stream], rows, str(batch.name.of(stream)))
+    landed.reasons.count(CONFLICT, landed.conflicts)
     return landed
 
 
-def _set_aside(logs: Logs, batch: Batch) -> int:
-    "Put refused rows into quarantine; how many there are."
-    refused = 0
+def _refused(logs: Logs, batch: Batch) -> Iterator[tuple[Quarantine, pl.DataFrame, str]]:
+    "What must not be in the log: where it goes, and under which fault."
     for stream, rows in batch.refused.items():
-        refused += logs[stream].quarantine.put(rows, batch.name.refused("contract"))
+        yield logs[stream].quarantine, rows, "contract"
     for stream, rows in batch.unknown_fields.items():
-        refused += logs[stream].quarantine.put(rows, batch.name.refused("fields"))
+        yield logs[stream].quarantine, rows, "fields"
     if batch.unread is not None:
-        refused += logs.unreadable.put(batch.unread, batch.name.refused("unread"))
-    return refused
+        yield logs.unreadable, batch.unread, "unread"
 
 # %% ../nbs/03_etl.ipynb #c4b1a73a
 def file_batch(
@@ -220,14 +224,17 @@ def file_batch(
     until: datetime | None = None,  # only events strictly before this moment
 ) -> Batch:
     "A file's rows, checked. Raises `SourceError` or `ContractError`."
+    content = content_hash(path)
     raw = read_source(path)
     fmt = find_format(formats, raw.columns, path)
     try:
         events, refused = to_events(fmt, raw)
     except ContractError as e:
         raise ContractError(f"{path}: {e}") from e
+    if content_hash(path) != content:
+        raise SourceError(f"{path} changed while it was read; wait until it is complete.")
     part = {stream: _between(rows, since, until) for stream, rows in events.items()}
-    name = BatchName.file(content_hash(path), since, until)
+    name = BatchName.file(content, since, until)
     changed = path.stat().st_ctime
     return Batch(name, part, refused, entries=raw.height, oldest=changed, format=fmt)
 
@@ -252,6 +259,7 @@ class Ingested:
     quarantined: int = 0  # rows that broke it, or contradicted a known event
     duplicates: int = 0  # events that were known already
     appended: dict[str, int] = field(default_factory=dict)  # new events by stream
+    reasons: Reasons = field(default_factory=Reasons)  # why rows were refused
 
     def count(self, batch: Batch, landed: Landed) -> None:
         "Add what came of one file."
@@ -260,6 +268,7 @@ class Ingested:
         self.accepted += batch.entries - broken
         self.quarantined += landed.quarantined
         self.duplicates += landed.duplicates
+        self.reasons.merge(landed.reasons)
         for stream, done in landed.appended.items():
             self.appended[stream.name] = self.appended.get(stream.name, 0) + done.new
 
@@ -271,10 +280,44 @@ def ingest(
     since: datetime | None = None,  # only events at or after this moment
     until: datetime | None = None,  # only events strictly before this moment
 ) -> Ingested:
-    "Ingest a source: all of its files, or none."
-    batches = [file_batch(path, formats, since, until) for path in source_files(source)]
-    first = batches[0].format
-    done = Ingested(str(source), first.name if first else "", source_hash(source))
+    "Ingest a source: all of its files where every one can be used, or none."
+    read = partial(file_batch, formats=formats, since=since, until=until)
+    files = source_files(source)
+    if len(files) == 1:
+        whole = read(files[0])
+        contents, kind = [whole.name.source], whole.format
+        batches: Iterable[Batch] = [whole]
+    else:
+        contents, kind = _checked(files, read)
+        batches = map(partial(_unchanged, read), files, contents)
+    done = Ingested(str(source), kind.name if kind else "", joint_hash(contents))
     for batch in batches:
         done.count(batch, land(logs, batch))
     return done
+
+
+def _checked(
+    files: list[Path], read: Callable[[Path], Batch]
+) -> tuple[list[str], SourceFormat | None]:
+    "Read every file and keep none of them; their content hashes, and their one format."
+    contents: list[str] = []
+    kinds: dict[str, Path] = {}
+    for path in files:
+        batch = read(path)
+        contents.append(batch.name.source)
+        kinds.setdefault(batch.format.name if batch.format else "", path)
+    if len(kinds) > 1:
+        named = "; ".join(f"{path} is of format {kind!r}" for kind, path in kinds.items())
+        raise SourceError(f"one source has one format, but {named}. Ingest them apart.")
+    return contents, batch.format
+
+
+def _unchanged(read: Callable[[Path], Batch], path: Path, content: str) -> Batch:
+    "Read a checked file; what is landed is what was checked."
+    batch = read(path)
+    if batch.name.source != content:
+        raise SourceError(
+            f"{path} changed after it was checked; the files before it are in the log. "
+            "Run the same command again once it is complete."
+        )
+    return batch

@@ -35,7 +35,7 @@ from mlkit.tables import (
 )
 
 # %% auto #0
-__all__ = ['EventLog', 'scan', 'Appended', 'append', 'fingerprint', 'compact']
+__all__ = ['CONFLICT', 'EventLog', 'scan', 'Appended', 'append', 'fingerprint', 'compact']
 
 # %% ../nbs/02_eventlog.ipynb #f7353e56
 class _KnownIds:
@@ -203,6 +203,9 @@ def _stored(log: EventLog, suspects: pl.DataFrame) -> pl.DataFrame:
     return scan(log).filter(wanted).collect()
 
 # %% ../nbs/02_eventlog.ipynb #8b57f8a1
+CONFLICT = "event_id: known with another payload"  # a reason of quarantine
+
+
 @dataclass(frozen=True)
 class Appended:
     "What an append did."
@@ -230,8 +233,7 @@ def append(
             return Appended(log.empty, duplicates=frame.height, repeated=True)
         _refresh(log, table)
         split = _split(log, frame)
-        reason = "event_id: known with another payload"
-        log.quarantine.put(split.conflicts, f"{batch}/conflict", reason)
+        log.quarantine.put(split.conflicts, f"{batch}/conflict", CONFLICT)
         rows = _stamp(log, split.new, batch, table)
         if rows.is_empty() or _commit(log, table, rows, batch):
             events = pl.concat([rows, split.known.select(*log.schema)])
@@ -287,6 +289,9 @@ def _stamp(log: EventLog, new: pl.DataFrame, batch: str, table: DeltaTable | Non
     return stamped.select(*log.schema)
 
 
+_CLAIMED = 10_000  # rows from which on a batch is known by its name
+
+
 def _commit(log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str) -> bool:
     "Write numbered rows, and remember them; False where another writer was faster."
     written = _try_commit(log, table, rows, batch)
@@ -301,13 +306,15 @@ def _try_commit(
     log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str
 ) -> DeltaTable | None:
     "One commit, and the table after it; None where another writer was faster."
-    claims = claiming(**{"seq": rows["seq"][-1] + 1, batch: 1})
+    claims = {"seq": rows["seq"][-1] + 1}
+    if rows.height >= _CLAIMED:
+        claims[batch] = 1
     try:
         if table is None:
             table = _create(log)
             if table.version() > 0:
                 return None
-        write_deltalake(table, rows, mode="append", commit_properties=claims)
+        write_deltalake(table, rows, mode="append", commit_properties=claiming(**claims))
     except CommitFailedError:
         return None
     except (OSError, DeltaError) as e:

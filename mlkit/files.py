@@ -5,8 +5,10 @@
 # %% ../nbs/02b_files.ipynb #a65218d6
 from __future__ import annotations
 
+import errno
 import glob as globbing
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ import orjson
 import polars as pl
 
 from .errors import UserError
+from .settings import load_settings
 
 # %% auto #0
-__all__ = ['SourceError', 'source_files', 'content_hash', 'source_hash', 'json_text', 'read_source']
+__all__ = ['SourceError', 'source_files', 'content_hash', 'source_hash', 'joint_hash', 'memory_need', 'is_passing', 'json_text',
+           'read_source', 'is_failure']
 
 # %% ../nbs/02b_files.ipynb #2eb939c8
 class SourceError(UserError, ValueError):
@@ -68,10 +72,16 @@ def source_hash(
     source: str | Path,  # a file or a glob
 ) -> str:  # of one file its content hash; of several, independent of their names
     "Names a source's content."
-    hashes = sorted(content_hash(p) for p in source_files(source))
+    return joint_hash([content_hash(p) for p in source_files(source)])
+
+
+def joint_hash(
+    hashes: list[str],  # of the files, at least one
+) -> str:
+    "Names the content of several files."
     if len(hashes) == 1:
         return hashes[0]
-    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("".join(sorted(hashes)).encode(), digest_size=16).hexdigest()
 
 # %% ../nbs/02b_files.ipynb #b8082a9a
 _HEAD = 4096
@@ -117,6 +127,74 @@ def _check_delimiter(path: Path, header: bytes) -> None:
     for mark, name in _DELIMITERS.items():
         if mark in header:
             raise SourceError(f"{path}: the columns are divided by {name}; save it with commas.")
+
+# %% ../nbs/02b_files.ipynb #8672f102
+_WIDTHS = dict(BOOLEAN=1, INT32=4, INT64=8, INT96=8, FLOAT=4, DOUBLE=8)  # bytes a value
+_VIEW = 16  # bytes of a text or a binary value, beside what does not fit into them
+_CELL = 24  # bytes of a cell of a CSV while it is read, beside its text
+_JSON = 7  # bytes for each byte of a JSON line while it is read
+_SAMPLE = 1 << 16
+
+
+def _parquet_need(path: Path) -> int:
+    "Every value at its width, and once as it is stored."
+    import pyarrow.parquet as pq
+
+    footer = pq.read_metadata(path)
+    need = 0
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for column in map(group.column, range(footer.num_columns)):
+            width = _WIDTHS.get(column.physical_type, _VIEW)
+            need += column.num_values * width + column.total_uncompressed_size
+    return need
+
+
+def _csv_need(path: Path) -> int:
+    "The text, and its cells as far as three samples tell."
+    size, cells, seen = path.stat().st_size, 0, 0
+    with open(path, "rb") as f:
+        for start in (0, size // 2, max(0, size - _SAMPLE)):
+            f.seek(start)
+            text = f.read(_SAMPLE)
+            cells += text.count(b",") + text.count(b"\n")
+            seen += len(text)
+    return size + size * cells * _CELL // max(1, seen)
+
+
+def _json_need(path: Path) -> int:
+    return path.stat().st_size * _JSON
+
+
+_NEEDS: dict[str, Callable[[Path], int]] = {".parquet": _parquet_need, ".csv": _csv_need}
+
+
+def memory_need(
+    path: Path,  # `.parquet`, `.csv` or `.jsonl`
+) -> int:  # bytes
+    "What reading a file takes, told without reading it."
+    return _NEEDS.get(path.suffix.lower(), _json_need)(path)
+
+
+def _check_need(path: Path) -> None:
+    "Refuse a file that takes more memory than one may."
+    allowed = load_settings().max_file_mb
+    need = memory_need(path) / 1e6
+    if need > allowed:
+        raise SourceError(
+            f"{path} would take about {need:,.0f} MB of memory, and a file may take {allowed:,} MB; "
+            "divide it, or raise max_file_mb in settings.ini (MLKIT_MAX_FILE_MB)."
+        )
+
+# %% ../nbs/02b_files.ipynb #b40420ba
+_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOLCK}
+_PASSING |= {errno.EROFS, errno.ESTALE, errno.EFBIG}
+
+
+def is_passing(e: BaseException) -> bool:
+    "Is this a failure of the machine, and not of the file that was being read?"
+    found = re.search(r"os error (\d+)", str(e))  # as Polars writes it
+    number = getattr(e, "errno", None) or (int(found[1]) if found else None)
+    return number in _PASSING
 
 # %% ../nbs/02b_files.ipynb #1f6576bd
 def json_text(value: Any) -> str | None:
@@ -165,11 +243,12 @@ def read_source(
         raise SourceError(f"{path}: files of kind {found} are not known; {advice}")
     _check_head(path, kind)
     try:
+        _check_need(path)
         frame = _READERS[kind](path)
-    except SourceError:
+    except UserError:
         raise
     except BaseException as e:
-        if not _is_failure(e):
+        if is_passing(e) or not is_failure(e):
             raise
         first = (str(e).splitlines() or [type(e).__name__])[0]
         damaged = f"cannot be read; is it truncated or damaged? ({first})"
@@ -179,6 +258,6 @@ def read_source(
     return frame
 
 
-def _is_failure(e: BaseException) -> bool:
+def is_failure(e: BaseException) -> bool:
     "Polars panics on some damaged files, and its panic is no `Exception`."
     return isinstance(e, Exception) or type(e).__name__ == "PanicException"

@@ -5,6 +5,7 @@
 # %% ../nbs/01b_quarantine.ipynb #3bed0f13
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from .fields import TIME
 from .tables import LogError, claiming, open_table, scan_table, storage_options, unwritable
 
 # %% auto #0
-__all__ = ['Quarantine']
+__all__ = ['Quarantine', 'Reasons']
 
 # %% ../nbs/01b_quarantine.ipynb #6f0df335
 _SCHEMA: dict[str, Any] = {"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME}
 _ATTEMPTS = 20  # behind other writers
+_WRITES = "writes"  # counts them, in the table's own transactions
 
 
 class Quarantine:
@@ -34,6 +36,20 @@ class Quarantine:
         "Everything in quarantine: `row` (JSON), `reason`, `batch_id`, `at`."
         table = open_table(self.uri)
         return pl.DataFrame(schema=_SCHEMA) if table is None else scan_table(table).collect()
+
+    def summary(self, limit: int = 10) -> pl.DataFrame:
+        "The commonest reasons: `reason`, `rows` and one `example`; read in bounded memory."
+        table = open_table(self.uri)
+        if table is None:
+            return pl.DataFrame(schema=dict(reason=pl.String, rows=pl.Int64, example=pl.String))
+        return _by_reason(scan_table(table), pl.col("row"), limit)
+
+    def count(self) -> int:
+        "How many rows there are."
+        table = open_table(self.uri)
+        if table is None:
+            return 0
+        return scan_table(table).select(pl.len()).collect().item()
 
     def put(
         self,
@@ -55,11 +71,11 @@ class Quarantine:
 
     def _try_put(self, kept: pl.DataFrame, batch: str) -> bool:
         "Write what is missing; False where another writer was faster."
-        table = open_table(self.uri)
-        parts = 0 if table is None else table.transaction_version(batch) or 0
-        if parts:
-            known = self.read().filter(pl.col("batch_id") == batch)
-            kept = kept.join(known, on="row", how="anti")
+        table, writes = open_table(self.uri), 0
+        if table is not None:
+            writes = table.transaction_version(_WRITES) or 0
+            of_batch = scan_table(table).filter(pl.col("batch_id") == batch)
+            kept = kept.join(of_batch.select("row").collect(), on="row", how="anti")
         if kept.is_empty():
             return True
         try:
@@ -68,7 +84,7 @@ class Quarantine:
                 kept,
                 mode="append",
                 storage_options=storage_options(self.uri),
-                commit_properties=claiming(**{batch: parts + 1}),
+                commit_properties=claiming(**{_WRITES: writes + 1}),
             )
         except CommitFailedError:
             return False
@@ -86,3 +102,59 @@ def _as_kept(rows: pl.DataFrame, batch: str, reason: str | None) -> pl.DataFrame
         batch_id=pl.lit(batch),
         at=pl.lit(datetime.now(timezone.utc), TIME),
     )
+
+# %% ../nbs/01b_quarantine.ipynb #62ed9ca1
+_EXAMPLE = 200  # characters of an example
+
+
+def _by_reason(rows: pl.LazyFrame, example: pl.Expr, limit: int) -> pl.DataFrame:
+    "The commonest reasons of some rows."
+    shown = example.first().str.slice(0, _EXAMPLE)
+    counted = rows.group_by("reason").agg(rows=pl.len().cast(pl.Int64), example=shown)
+    common = counted.top_k(limit, by="rows").sort("rows", "reason", descending=[True, False])
+    return common.collect(engine="streaming")
+
+
+@dataclass
+class Reasons:
+    "Why rows were refused: how many for each reason, and one as an example."
+
+    limit: int = 20  # reasons that are told apart
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    others: int = 0  # rows with further reasons
+
+    def add(self, rows: pl.DataFrame) -> None:
+        "Count rows with their `reason`."
+        if rows.is_empty():
+            return
+        example = pl.struct(pl.all().exclude("reason").cast(pl.String, strict=False))
+        found = _by_reason(rows.lazy(), example.first().struct.json_encode(), self.limit)
+        for reason, count, row in found.iter_rows():
+            self.count(reason, count, row)
+        self.others += rows.height - found["rows"].sum()
+
+    def count(self, reason: str, rows: int, example: str = "") -> None:
+        "Count rows that have one reason."
+        if reason not in self.counts and len(self.counts) >= self.limit:
+            self.others += rows
+        elif rows:
+            self.counts[reason] = self.counts.get(reason, 0) + rows
+            self.examples.setdefault(reason, example)
+
+    def merge(self, more: Reasons) -> None:
+        "Count what was counted elsewhere."
+        for reason, rows in more.counts.items():
+            self.count(reason, rows, more.examples[reason])
+        self.others += more.others
+
+    def lines(self) -> list[str]:
+        "A line a reason, the commonest first."
+        ordered = sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        lines = []
+        for reason, rows in ordered:
+            example = self.examples[reason]
+            lines.append(f"{rows:,} × {reason}" + (f", as in {example}" if example else ""))
+        if self.others:
+            lines.append(f"{self.others:,} × other reasons")
+        return lines

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     max_body_kb: Annotated[int, Field(ge=1, le=10240)] = Field(
         64, description="largest accepted request body, in kB"
     )
+    max_file_mb: Annotated[int, Field(ge=1)] = Field(
+        1024, description="memory that reading one source file may take, in MB"
+    )
     latency_budget_ms: Annotated[float, Field(gt=0)] = Field(
         50.0, description="slowest acceptable median score of a model"
     )

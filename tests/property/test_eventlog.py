@@ -59,11 +59,22 @@ def test_same_batch_again_changes_nothing(logs):
     before = folder_bytes(logs.folder)
     for again in (logs, Logs(logs.folder)):
         result = land(again, batch(0), "a")
-        assert result.appended[Pay].repeated
-        assert result.new == 0
+        assert (result.new, result.duplicates) == (0, first.new)
         assert folder_bytes(logs.folder) == before
     assert first.new == len(event_ids(0))
-    assert not first.appended[Pay].repeated
+
+
+def test_a_large_batch_is_known_by_its_name(logs):
+    "Its rows are not read again; a small one is known by its rows, and leaves no name in the log."
+    whole = good(0)
+    ids = pl.Series("event_id", [f"x{i}" for i in range(10_000)])
+    large = pl.concat([whole[:1]] * ids.len()).with_columns(ids)
+    assert not append(logs[Pay], large, "large").repeated
+    assert append(Logs(logs.folder)[Pay], large, "large").repeated
+    append(logs[Pay], whole, "small")
+    again = append(logs[Pay], whole, "small")
+    assert (again.repeated, again.new, again.duplicates) == (False, 0, whole.height)
+    assert logs[Pay].table().transaction_version("small") is None
 
 
 def test_same_events_under_another_name_are_duplicates(logs):

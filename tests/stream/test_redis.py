@@ -154,8 +154,6 @@ def test_offsets_are_committed_with_the_rows(logs: Logs, redis: Any, join: Any) 
     assert committed(logs[Pay], "events") == tuple(int(n) for n in ids[-1].split("-"))
     assert committed(logs[Pay], "event") is None
     assert committed(logs[Outcome], "events") is None
-    table = logs[Pay].table()
-    assert all(table.transaction_version(b) == 1 for b in rows["batch_id"])
 
 
 def test_the_same_offsets_with_other_content_are_another_batch(logs: Logs) -> None:
