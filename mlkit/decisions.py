@@ -144,7 +144,7 @@ def load_release(
 ) -> Release:
     "Read a release. Refuses what was changed since, or does not fit together."
     folder = Path(folder)
-    about = orjson.loads((folder / "manifest.json").read_bytes())
+    about = _manifest(folder / "manifest.json")
     _check_digest(folder / "usecase", folder_digest, about.get("usecase_digest", ""))
     _check_digest(folder / "model", model_digest, about["digest"])
     usecase = _load_carried(folder / "usecase", about["usecase"])
@@ -157,6 +157,20 @@ def load_release(
             "package it with the code it was trained with."
         )
     return Release(model, policy, usecase, about)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    "What a release says of itself."
+    try:
+        about = orjson.loads(path.read_bytes())
+        problem = "it does not name a digest and a use case"
+    except (OSError, orjson.JSONDecodeError) as e:
+        about, problem = None, str(e)
+    if not isinstance(about, dict) or not {"digest", "usecase"} <= about.keys():
+        raise ContractError(
+            f"{path} is no manifest of a release: {problem}; package the release again."
+        )
+    return about
 
 
 def _check_digest(part: Path, digest: Callable[[Path], str], packed: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from .fields import ContractError
 from .windows import Line, distinct, edge, extremes, running, squares, totals
 
 # %% auto #0
-__all__ = ['FACTS', 'LineValues', 'LineWindows', 'Keeping', 'FactKind', 'add_facts', 'Fact', 'GroupBy']
+__all__ = ['FACTS', 'LineValues', 'LineWindows', 'Keeping', 'check_word', 'FactKind', 'add_facts', 'Fact', 'GroupBy']
 
 # %% ../nbs/03aa_facts.ipynb #83cdf588
 class LineValues:
@@ -180,6 +181,12 @@ def _itself(code: Any) -> Any:
     return code
 
 
+def check_word(what: str, name: Any) -> None:
+    "A row of a table is called by a word that code can be written in."
+    if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
+        raise ContractError(f"{what} {name!r}: its name is one word of small letters.")
+
+
 @dataclass(frozen=True)
 class FactKind:
     "One row of the table of facts."
@@ -188,6 +195,9 @@ class FactKind:
     kept: str  # a name in `Keeping.ways`
     adds: Callable[[int], int] = _itself  # what an event of this code adds
     adds_all: Callable[[pl.Expr], pl.Expr] = _itself  # the same for a column; Int64
+
+    def __post_init__(self) -> None:
+        check_word("fact", self.name)
 
 
 FACTS: dict[str, FactKind] = {

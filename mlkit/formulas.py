@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from keyword import iskeyword
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .facts import check_word
 from .fields import Category, ContractError, Field, Fixed, Flag, Key, Text
 from .values import FeatureType
 
@@ -47,11 +47,32 @@ class AggregateKind:
     elapsed: bool = False  # its one fact is the time since the last event, in microseconds
 
     def __post_init__(self) -> None:
-        name = self.name
-        word = isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)
-        if not word or iskeyword(name):
-            raise ContractError(f"aggregate {name!r}: its name is one word of small letters.")
+        check_word("aggregate", self.name)
+        if iskeyword(self.name):
+            raise ContractError(f"aggregate {self.name!r} is a word of Python's; choose another.")
+        _check_types(self)
         _check_meaning(self)
+
+# %% ../nbs/03ab_formulas.ipynb #ebba79a2
+def _check_types(kind: AggregateKind) -> None:
+    "What is called is a function, and what is several is a tuple."
+    for part in ("value_type", "finish", "finish_all"):
+        given = getattr(kind, part)
+        if not callable(given) and not (part == "finish_all" and given is None):
+            raise ContractError(f"{kind.name}: {part} = {given!r} is no function.")
+    takes, facts = kind.takes, kind.facts
+    if not isinstance(takes, tuple) or not all(_is_field(t) for t in takes):
+        raise ContractError(
+            f"{kind.name}: takes = {takes!r}: give a tuple of kinds of fields, as in (Fixed,)."
+        )
+    if not isinstance(facts, tuple):
+        raise ContractError(
+            f"{kind.name}: facts = {facts!r}: give a tuple of names, as in ('sum',)."
+        )
+
+
+def _is_field(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Field)
 
 
 def _check_meaning(kind: AggregateKind) -> None:

@@ -26,10 +26,10 @@ _BUILT_IN = (Constant, Linear, Trees)
 
 def find_kind(name: str) -> type[Model]:
     "The class of a kind; another package's is loaded when it is asked for."
-    if name not in Model.kinds:
+    if isinstance(name, str) and name not in Model.kinds:
         for point in entry_points(group=GROUP, name=name):
             _load_plugin(point)
-    if name not in Model.kinds:
+    if not isinstance(name, str) or name not in Model.kinds:
         known = ", ".join(known_kinds())
         raise ModelError(f"no kind of model is called {name!r}; there are {known}.")
     return Model.kinds[name]

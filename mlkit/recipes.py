@@ -39,6 +39,8 @@ class Recipe:
         if self.imbalance not in IMBALANCE:
             known = ", ".join(IMBALANCE)
             raise TrainingError(f"imbalance is one of {known}, not {self.imbalance!r}.")
+        if not isinstance(self.params, dict):
+            raise TrainingError(f"params is a dict, name to value, not {self.params!r}.")
         params = {**find_kind(self.kind).start, **self.params}
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "increasing", tuple(self.increasing))

@@ -16,7 +16,7 @@ from mlkit.datasets import made_up_data
 from mlkit.kinds import Constant, Trees
 from mlkit.modelfiles import find_kind, known_kinds, load_model, model_digest, save_model
 from mlkit.models import Examples, Model, ModelError, contributions
-from mlkit.recipes import Compute, Recipe
+from mlkit.recipes import Compute, Recipe, TrainingError
 from mlkit.steps import PipelineError, parameters_of
 from mlkit.training import train
 from mlkit.tuning import Search
@@ -248,6 +248,18 @@ def test_an_unknown_kind_is_refused_with_those_that_there_are(package):
     package("evens", PLUGIN, "even = evens:Even")
     with pytest.raises(ModelError, match="'oracle'; there are .*constant, even, logistic"):
         Recipe("oracle")
+
+
+@pytest.mark.parametrize("kind", [["constant"], None, 3])
+def test_a_kind_that_is_no_name_is_refused(kind):
+    with pytest.raises(ModelError, match="no kind of model is called .*there are"):
+        Recipe(kind)
+
+
+@pytest.mark.parametrize("params", [3, "max_depth=4", None, [("max_depth", 4)]])
+def test_parameters_that_are_no_dict_are_refused(params):
+    with pytest.raises(TrainingError, match="params is a dict, name to value"):
+        Recipe(params=params)
 
 
 # %% Files

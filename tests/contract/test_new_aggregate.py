@@ -27,7 +27,7 @@ from mlkit.eventlog import append
 from mlkit.events import StreamType, UnknownWord
 from mlkit.facts import FACTS, FactKind, add_facts
 from mlkit.features import FeatureSet
-from mlkit.fields import ContractError
+from mlkit.fields import ContractError, Fixed
 from mlkit.formulas import AGGREGATES, AggregateKind, as_measured, in_unit, number, ratio
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb
@@ -173,7 +173,7 @@ def test_a_row_that_contradicts_another_is_refused():
         ("a b", "'a b': .*one word of small letters"),
         ("", "'': .*one word of small letters"),
         (["count"], "one word of small letters"),
-        ("lambda", "'lambda': .*one word of small letters"),
+        ("lambda", "'lambda' is a word of Python's"),
         ("_median", "one word of small letters"),
         ("fields", "'fields' is a name of every stream's own"),
         ("to_json", "'to_json' is a name of every stream's own"),
@@ -191,6 +191,28 @@ def test_a_meaning_that_cannot_be_filled_in_is_refused(meaning):
     "Here nothing is measured, and no condition asked of."
     with pytest.raises(ContractError, match="median: meaning=.*: write {s} for the stream"):
         AggregateKind("median", "", meaning, number(""))
+
+
+@pytest.mark.parametrize(
+    "part, value, message",
+    [
+        ("takes", Fixed, "takes = .*: give a tuple of kinds of fields"),
+        ("takes", ("Fixed",), "takes = .*: give a tuple of kinds of fields"),
+        ("facts", "sum", "facts = 'sum': give a tuple of names"),
+        ("value_type", "s", "value_type = 's' is no function"),
+        ("finish", None, "finish = None is no function"),
+        ("finish_all", 3, "finish_all = 3 is no function"),
+    ],
+)
+def test_a_part_of_another_type_is_refused(part, value, message):
+    with pytest.raises(ContractError, match=f"spread: {message}"):
+        replace(SPREAD, **{part: value})
+
+
+@pytest.mark.parametrize("name", ["", "a b", ["a"], 3])
+def test_a_fact_is_called_by_a_word(name):
+    with pytest.raises(ContractError, match="its name is one word of small letters"):
+        FactKind(name, "total")
 
 
 WRONG = {

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlkit.decisions import DecisionLog, Engine, Release, answer
+from mlkit.decisions import DecisionLog, Engine, Release, answer, load_release
 from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
 from mlkit.fields import Category, ContractError, Fixed, Flag, Key, Text, Time
@@ -163,6 +163,14 @@ def test_whatever_is_sent_breaks_the_contract_or_is_decided(engines, request):
     for engine in engines:
         decision = decided(engine, request)
         assert decision is None or decision["route"] in engine.release.policy.order
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xe9", b"[]", b"{}", b'{"digest": "0"}'])
+def test_a_folder_without_a_manifest_is_no_release(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ContractError, match="manifest.json .*package the release again"):
+        load_release(tmp_path)
 
 
 @pytest.mark.parametrize("given_", [[1], None, "pay", 3, [("who", 1)]])
