@@ -76,6 +76,8 @@ def _consume(
         if server:
             server.shutdown()
     console.print(f"ended: {escape(stats.line())}", soft_wrap=True)
+    for line in stats.reasons.lines():
+        console.print(escape(f"quarantined: {line}"), soft_wrap=True)
 
 # %% ../nbs/17d_commands_data.ipynb #260fa596
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import glob as globbing
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import orjson
 import polars as pl
 
 from .errors import UserError
-from .settings import load_settings
+from .settings import SettingsError, load_settings
 
 # %% auto #0
 __all__ = ['SourceError', 'source_files', 'content_hash', 'source_hash', 'joint_hash', 'memory_need', 'is_passing', 'json_text',
@@ -192,6 +193,8 @@ _PASSING |= {errno.EROFS, errno.ESTALE, errno.EFBIG}
 
 def is_passing(e: BaseException) -> bool:
     "Is this a failure of the machine, and not of the file that was being read?"
+    if isinstance(e, SettingsError):
+        return True
     found = re.search(r"os error (\d+)", str(e))  # as Polars writes it
     number = getattr(e, "errno", None) or (int(found[1]) if found else None)
     return number in _PASSING
@@ -237,6 +240,7 @@ def read_source(
 ) -> pl.DataFrame:  # as the file has it; CSV and JSONL as text
     "Read one file. Raises `SourceError` where it cannot be read whole."
     kind = path.suffix.lower()
+    _check_name(path)
     if kind not in _READERS:
         found = kind or "without an ending"
         advice = "give .parquet, .csv or .jsonl."
@@ -256,6 +260,15 @@ def read_source(
     if frame.is_empty():
         raise SourceError(f"{path} has no rows.")
     return frame
+
+
+def _check_name(path: Path) -> None:
+    "Refuse a name that readers could not be told."
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise SourceError(f"{shown}: the name is not UTF-8; rename the file.") from None
 
 
 def is_failure(e: BaseException) -> bool:

@@ -21,7 +21,8 @@ import polars as pl
 from .etl import Batch, BatchName
 from .eventlog import EventLog, scan
 from .events import Stream
-from .files import json_text
+from .files import is_failure, json_text
+from .formats import Frames
 from .redisclient import address, answering, connect
 from .sources import Lag, StreamError
 
@@ -133,6 +134,53 @@ def _sent(number: bytes) -> float:
     "When an entry was sent, in seconds since 1970: Redis numbers entries by it."
     return int(number.split(b"-")[0]) / 1000
 
+# %% ../nbs/05a_sources_redis.ipynb #823f14fc
+def _unread(key: str, entries: list[Entry], reason: str) -> Batch:
+    "A batch of which nothing is an event."
+    rows = pl.DataFrame([_as_it_came(key, entry, reason) for entry in entries])
+    return Batch(
+        _name(key, entries),
+        {},
+        unread=rows,
+        entries=len(entries),
+        oldest=_sent(entries[0][0]),
+        handle=[number for number, _ in entries],
+    )
+
+
+def _decoded(key: str, entries: list[Entry], streams: dict[str, type[Stream]]) -> Batch:
+    "Entries as one batch, whatever they are."
+    try:
+        return decode(key, entries, streams)
+    except BaseException as e:
+        if not is_failure(e):
+            raise
+        first = (str(e).splitlines() or [""])[0]
+        reason = f"event: cannot be read ({type(e).__name__}: {first})"
+    if len(entries) == 1:
+        return _unread(key, entries, reason)
+    return _joined(key, entries, [_decoded(key, [entry], streams) for entry in entries])
+
+
+def _joined(key: str, entries: list[Entry], parts: list[Batch]) -> Batch:
+    "The batch of some entries, put together from batches of one each."
+    whole = _unread(key, entries, "")
+    unread = [p.unread for p in parts if p.unread is not None]
+    whole.unread = pl.concat(unread) if unread else None
+    whole.events = _stacked([p.events for p in parts])
+    whole.refused = _stacked([p.refused for p in parts])
+    whole.unknown_fields = _stacked([p.unknown_fields for p in parts])
+    return whole
+
+
+def _stacked(frames: list[Frames]) -> Frames:
+    "Frames of the same stream, one below the other."
+    parts: dict[type[Stream], list[pl.DataFrame]] = {}
+    for of_entry in frames:
+        for stream, frame in of_entry.items():
+            parts.setdefault(stream, []).append(frame)
+    return {stream: pl.concat(rows) for stream, rows in parts.items()}
+
 # %% ../nbs/05a_sources_redis.ipynb #71190a37
 def committed(
     log: EventLog,
@@ -179,6 +227,11 @@ class _Group:
         try:
             self.redis.xgroup_create(self.key, self.name, id="0", mkstream=True)
         except redis.ResponseError as e:
+            if "WRONGTYPE" in str(e):
+                raise StreamError(
+                    f"the key {self.key} in Redis holds something else than a stream; "
+                    "name another with --key, or delete it."
+                ) from None
             if "BUSYGROUP" not in str(e):
                 raise
 
@@ -199,7 +252,7 @@ class _Group:
         return [
             c
             for c in others
-            if c["name"].decode() != self.consumer and c["pending"] and c["idle"] >= milliseconds
+            if c["name"] != self.consumer.encode() and c["pending"] and c["idle"] >= milliseconds
         ]
 
     def claim(self, other: dict[str, Any], milliseconds: int) -> list[Entry]:
@@ -217,7 +270,7 @@ class _Group:
         if not self.redis.exists(self.key):
             return Lag()
         groups = self.redis.xinfo_groups(self.key)
-        ours = next((g for g in groups if g["name"].decode() == self.name), None)
+        ours = next((g for g in groups if g["name"] == self.name.encode()), None)
         return Lag() if ours is None else self._waiting(ours)
 
     def _waiting(self, group: dict[str, Any]) -> Lag:
@@ -288,6 +341,7 @@ class RedisSource(_Member):
         self.batch_size, self.linger, self.takeover = batch_size, linger, takeover
         self.notices: list[str] = []
         self._streams = {s.name: s for s in streams}
+        self._held: list[Entry] = []  # of the last batch
         self._none_pending = False  # for certain
         self._looked = float("-inf")  # for silent consumers, by the monotonic clock
 
@@ -299,13 +353,18 @@ class RedisSource(_Member):
             self._none_pending = False
             entries = pending or self._take_over() or self._fresh(wait)
             self._none_pending = not entries
-        return [decode(self._group.key, entries, self._streams)] if entries else []
+        self._held = entries
+        return [_decoded(self._group.key, entries, self._streams)] if entries else []
 
     def done(self, batch: Batch) -> None:
         "Acknowledge a batch, all of it in one command."
         with self._asking():
             self._group.acknowledge(batch.handle)
         self._none_pending = True
+
+    def refuse(self, batch: Batch, reason: str) -> Batch:
+        "The same entries, all of them for quarantine."
+        return _unread(self._group.key, self._held, reason)
 
     def _fresh(self, wait: float) -> list[Entry]:
         "New entries: the first, and what comes until the batch is full or `linger` is over."
@@ -328,7 +387,7 @@ class RedisSource(_Member):
             claimed = self._group.claim(other, silence)
             if claimed:
                 self._looked = float("-inf")  # there may be more
-                whose = f"{other['name'].decode()}, silent for {other['idle'] / 1000:.1f} s"
+                whose = f"{_shown(other['name'])}, silent for {other['idle'] / 1000:.1f} s"
                 self.notices.append(f"took over {len(claimed)} entries of {whose}")
                 return claimed
         return []

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import signal
+import stat
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -19,8 +22,7 @@ from typing import Protocol
 from .errors import UserError
 from .etl import Batch, file_batch
 from .events import Stream
-from .fields import ContractError
-from .files import SourceError
+from .files import is_failure, is_passing
 from .formats import SourceFormat
 from .settings import replace_text
 
@@ -58,6 +60,9 @@ class Source(Protocol):
     def done(self, batch: Batch) -> None:
         "The batch is in log and state."
 
+    def refuse(self, batch: Batch, reason: str) -> Batch | None:
+        "The batch cannot land, now or later; what should land in its place."
+
     def lag(self) -> Lag:
         "What is still to come."
 
@@ -72,24 +77,47 @@ def _mark(path: Path | int) -> _Mark | None:
     "Changes whenever the file does; None where there is none."
     try:
         s = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return None
     return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
 
 
-def _dropped(folder: Path) -> list[tuple[str, float]]:
-    "Names of the files in a folder in order, and since when they are as they are."
-    found = []
+@dataclass(frozen=True, order=True)
+class _Dropped:
+    "Something that lies in a folder."
+
+    name: str
+    changed: float = 0.0  # since when it is as it is
+    problem: str = ""  # why it can be no file of events
+
+
+def _dropped(folder: Path) -> list[_Dropped]:
+    "What lies in a folder, in order of names."
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.endswith((".part", ".tmp")):
-                continue
-            try:
-                if entry.is_file():
-                    found.append((entry.name, entry.stat().st_ctime))
-            except FileNotFoundError:
-                pass  # another consumer was faster
-    return sorted(found)
+        found = [_look(entry) for entry in entries if not _passed_over(entry.name)]
+    return sorted(entry for entry in found if entry)
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.endswith((".part", ".tmp")) or name in _FATES
+
+
+_FATES = ("done", "rejected")
+
+
+def _look(entry: os.DirEntry[str]) -> _Dropped | None:
+    "What an entry is; None where another consumer was faster."
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        link = "it is a link that leads nowhere"
+        return _Dropped(entry.name, problem=link) if entry.is_symlink() else None
+    except OSError as e:
+        return _Dropped(entry.name, problem=f"it cannot be read ({e.strerror})")
+    if stat.S_ISREG(found.st_mode):
+        return _Dropped(entry.name, found.st_ctime)
+    kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+    return _Dropped(entry.name, problem=f"it is {kind}")
 
 # %% ../nbs/05a_sources.ipynb #1e3b944b
 def _being_written(file: int) -> bool:
@@ -108,20 +136,44 @@ def _being_written(file: int) -> bool:
     return False
 
 # %% ../nbs/05a_sources.ipynb #43dfe998
-def _unused(path: Path) -> Path:
-    "This path, or one like it that is free."
+_LONGEST = 210  # bytes of a name, so that there is room for a number and for `.reason.txt`
+
+
+def _fitting(name: str) -> str:
+    "A name, cut where it is so long that its reason could not lie beside it."
+    raw = os.fsencode(name)
+    if len(raw) <= _LONGEST:
+        return name
+    digest = hashlib.blake2b(raw, digest_size=4).hexdigest()
+    ending = Path(name).suffix[:10]
+    return f"{raw[: _LONGEST - 50].decode(errors='ignore')}-{digest}{ending}"
+
+
+def _reason_of(path: Path) -> Path:
+    return path.with_name(path.name + ".reason.txt")
+
+
+def _unused(folder: Path, name: str) -> Path:
+    "A path in a folder, under this name or one like it that is free."
+    path = folder / _fitting(name)
     n, free = 1, path
-    while free.exists():
+    while os.path.lexists(free) or os.path.lexists(_reason_of(free)):
         n, free = n + 1, path.with_stem(f"{path.stem}-{n}")
     return free
 
 
 def _reject(path: Path, reason: str) -> str:
     "Put a file aside, with the reason beside it; the notice of it."
-    target = _unused(path.parent / "rejected" / path.name)
-    replace_text(target.with_name(target.name + ".reason.txt"), reason + "\n")
+    target = _unused(path.parent / "rejected", path.name)
+    replace_text(_reason_of(target), reason + "\n")
     os.replace(path, target)
-    return f"rejected {path.name}: {reason}"
+    return f"rejected {_printable(path.name)}: {reason}"
+
+
+def _printable(text: str) -> str:
+    "Text from outside, safe to print: line ends, control characters and broken bytes written out."
+    shown = [c if c.isprintable() else c.encode("unicode_escape").decode() for c in text]
+    return "".join(shown)
 
 # %% ../nbs/05a_sources.ipynb #7ad1dcfe
 @dataclass
@@ -146,7 +198,8 @@ class _Inbox:
         self.notices: list[str] = []
         self._formats = formats
         self._named: set[str] = set()  # files of which was said why they stay
-        for folder in ("done", "rejected"):
+        self._stuck: dict[str, float] = {}  # files that cannot be moved, and since when they are so
+        for folder in _FATES:
             (self.inbox / folder).mkdir(parents=True, exist_ok=True)
 
     def _settled(self, changed: float) -> bool:
@@ -154,12 +207,8 @@ class _Inbox:
 
     def _take(self, path: Path) -> Batch | None:
         "Claim a file and read it; None where that cannot be."
-        try:
-            file = open(path, "rb")
-        except FileNotFoundError:
-            return None
-        except OSError as e:
-            self._leave(path, f"it cannot be read ({e.strerror})")
+        file = self._open(path)
+        if file is None:
             return None
         claim, batch = _Claim(path, file, _mark(file.fileno())), None
         try:
@@ -172,25 +221,75 @@ class _Inbox:
             if batch is None:
                 file.close()
 
+    def _open(self, path: Path) -> BufferedReader | None:
+        "The open file; None where it has gone or may not be read. A pipe is not waited for."
+        try:
+            return open(path, "rb", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            if is_passing(e):
+                raise
+            self._leave(path.name, f"it cannot be read ({e.strerror})")
+            return None
+
     def _read(self, claim: _Claim) -> Batch | None:
         "The rows of a claimed file; None where it is not complete, not readable or changes."
         if _being_written(claim.file.fileno()):
-            self._leave(claim.path, "somebody is still writing it")
+            self._leave(claim.path.name, "somebody is still writing it")
             return None
         try:
             batch = file_batch(claim.path, self._formats)
-        except (SourceError, ContractError) as e:
+        except BaseException as e:
+            if not is_failure(e):
+                raise
+            if is_passing(e):
+                shown = _printable(claim.path.name)
+                raise StreamError(f"{shown} stays in the inbox, unread: {_reason(e)}") from e
             if claim.unchanged:
-                self.notices.append(_reject(claim.path, str(e)))
+                self._put_aside(claim.path, _reason(e))
             return None
         batch.handle = claim
         return batch if claim.unchanged else None
 
-    def _leave(self, path: Path, why: str) -> None:
+    def _put_aside(self, path: Path, reason: str) -> None:
+        "Move a file that cannot be used to `rejected/`; where it cannot be moved, it stays."
+        with self._moving(path, f"it cannot be put aside, and cannot be used: {reason}"):
+            self.notices.append(_reject(path, reason))
+
+    @contextmanager
+    def _moving(self, path: Path, otherwise: str) -> Iterator[None]:
+        "Where a file may not be moved it is left for good, until it is changed."
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except OSError as e:
+            if is_passing(e):
+                raise
+            self._stuck[path.name] = os.lstat(path).st_ctime
+            self._leave(path.name, f"{otherwise} ({e.strerror})")
+
+    def _takeable(self, found: _Dropped) -> bool:
+        "Is it a file that can be taken now? Why not, where time does not change it, is said."
+        if found.problem:
+            self._leave(found.name, found.problem)
+            return False
+        return self._settled(found.changed) and self._stuck.get(found.name) != found.changed
+
+    def _leave(self, name: str, why: str) -> None:
         "Say once why a file stays where it is."
-        if path.name not in self._named:
-            self._named.add(path.name)
-            self.notices.append(f"{path.name} stays in the inbox: {why}")
+        if name not in self._named:
+            self._named.add(name)
+            self.notices.append(f"{_printable(name)} stays in the inbox: {why}")
+
+
+def _reason(e: BaseException) -> str:
+    "Why a file cannot be used, in a line."
+    if isinstance(e, UserError):
+        return _printable(str(e))
+    first = (str(e).splitlines() or [""])[0]
+    return _printable(f"it cannot be used: {type(e).__name__}: {first}")
 
 # %% ../nbs/05a_sources.ipynb #82af0673
 class FolderSource(_Inbox):
@@ -211,8 +310,8 @@ class FolderSource(_Inbox):
     def poll(self, wait: float = 0.0) -> list[Batch]:
         "The next file, as one batch."
         if not self._queue:
-            found = _dropped(self.inbox)
-            self._queue.extend(name for name, at in found if self._settled(at))
+            found = filter(self._takeable, _dropped(self.inbox))
+            self._queue.extend(entry.name for entry in found)
         while self._queue:
             batch = self._take(self.inbox / self._queue.popleft())
             if batch is not None:
@@ -224,12 +323,20 @@ class FolderSource(_Inbox):
         "Move the file to `done/`, unless it changed since it was read."
         claim: _Claim = batch.handle
         if claim.unchanged:
-            os.replace(claim.path, _unused(self.inbox / "done" / claim.path.name))
+            with self._moving(claim.path, "it is in the log, and cannot be moved to done/"):
+                os.replace(claim.path, _unused(self.inbox / "done", claim.path.name))
+        claim.file.close()
+
+    def refuse(self, batch: Batch, reason: str) -> None:
+        "Move the file to `rejected/`, unless it changed since it was read."
+        claim: _Claim = batch.handle
+        if claim.unchanged:
+            self._put_aside(claim.path, reason)
         claim.file.close()
 
     def lag(self) -> Lag:
         "The files in the folder."
-        changes = [at for _, at in _dropped(self.inbox)]
+        changes = [found.changed for found in _dropped(self.inbox) if not found.problem]
         unsettled = sum(not self._settled(at) for at in changes)
         return Lag(len(changes), min(changes, default=None), unsettled)
 

@@ -21,11 +21,14 @@ from deltalake.exceptions import DeltaError
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from .etl import Batch, Logs, land
+from .etl import Batch, Landed, Logs, land
 from .eventlog import compact
 from .events import Stream
+from .files import is_failure, is_passing
 from .follower import Follower
 from .online import StateError
+from .quarantine import Reasons
+from .settings import SettingsError
 from .sources import Lag, Source, StreamError
 from .tables import LogError
 
@@ -60,6 +63,7 @@ class StreamStats:
     applied: int = 0
     errors: int = 0
     compactions: int = 0
+    reasons: Reasons = field(default_factory=Reasons)  # why rows are in quarantine
     lag: Lag = Lag()
     behind: int = 0  # events in the log that the state lacks
     log_watermark: datetime | None = None
@@ -157,6 +161,10 @@ def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"mlkit_stream_{name}", meaning, value=value)
 
 # %% ../nbs/05a_stream.ipynb #76acabeb
+# what may pass by itself: a source or a disk that is not there
+_TRANSIENT = (StreamError, LogError, StateError, SettingsError, DeltaError, OSError)
+
+
 class Consumer:
     "Moves events from a source into the log, and from the log into online states."
 
@@ -202,9 +210,12 @@ class Consumer:
 
     def _process(self, source: Source, batch: Batch) -> None:
         "Land, follow, done."
-        landed, stats = land(self.logs, batch), self.stats
+        landed, stats = self._land(source, batch), self.stats
+        if landed is None:
+            return
         self.follow(landed.events)
         source.done(batch)
+        stats.reasons.merge(landed.reasons)
         stats.batches += 1
         stats.events += landed.new
         stats.duplicates += landed.duplicates
@@ -214,6 +225,20 @@ class Consumer:
         self.metrics.delay.observe(delay)
         self._files += landed.files
         self._streams.update(landed.events)
+
+    def _land(self, source: Source, batch: Batch) -> Landed | None:
+        "Land a batch, or what its source has in place of one that can never land."
+        try:
+            return land(self.logs, batch)
+        except BaseException as e:
+            if isinstance(e, _TRANSIENT) or not is_failure(e):
+                raise
+            first = (str(e).splitlines() or [""])[0]
+            reason = f"it cannot land: {type(e).__name__}: {first}"
+            if is_passing(e):
+                raise StreamError(reason) from e
+            instead = source.refuse(batch, reason)
+            return land(self.logs, instead) if instead else None
 
     def _compact(self) -> None:
         "Merge small files; another consumer's merge is as good as ours."
@@ -274,10 +299,6 @@ class Display:
 
     def say(self, text: str) -> None:
         "Something that a person should know."
-
-
-# what may pass by itself: a source or a disk that is not there
-_TRANSIENT = (StreamError, LogError, StateError, DeltaError, OSError)
 
 
 def run(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load, assert_unread_kept
@@ -286,3 +287,86 @@ def test_the_password_is_never_shown(tmp_path: Path, server: Any) -> None:
         with pytest.raises(StreamError, match="MLKIT_REDIS_URL") as e:
             RedisSource(url, STREAMS, tmp_path)
         assert "secret" not in str(e.value)
+
+
+def test_a_value_of_another_type_at_the_key(redis: Any, join: Any) -> None:
+    "It is said what is there; once it has gone, entries are taken."
+    redis.set("events", "text")
+    source = join()
+    for _ in range(2):
+        with pytest.raises(StreamError, match="the key events in Redis holds something else"):
+            source.poll()
+    redis.delete("events")
+    world.send(redis, "events", 0)
+    assert source.poll()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {b"": b""},
+        {b"stream": b"pay", b"event": b"x" * 10_000_000},
+        {b"stream": b"pay", b"event": b'{"event_id": "' + b"x" * 10_000_000 + b'"}'},
+        {b"stream": b"pay", b"event": b"[" * 100_000},
+        {b"stream": b"pay", b"event": b"{}", b"\xff\x00": b"\xfe" * 1000},
+        {b"stream": b"p" * 1_000_000, b"event": b"{}"},
+    ],
+    ids=["no field", "10 MB", "an id of 10 MB", "deep", "bytes", "a long name"],
+)
+def test_an_entry_of_any_kind_does_not_keep_the_others(
+    logs: Logs, redis: Any, join: Any, fields: dict
+) -> None:
+    redis.xadd("events", fields)
+    world.send(redis, "events", 0)
+    done = drain(logs, join())
+    assert done.events == len(world.pay_ids(1)) + len(world.outcome_ids(1))
+    assert pending(redis) == 0
+
+
+def test_entries_that_no_reader_foresees(
+    logs: Logs, redis: Any, join: Any, monkeypatch: Any
+) -> None:
+    "One that breaks the reading of its batch is kept as it came; the others land."
+    import mlkit.redis_source as module
+
+    honest = module.decode
+
+    def breaks(key: str, entries: list, streams: dict) -> Any:
+        if any(b"e3" in (f or {}).get(b"event", b"") for _, f in entries):
+            raise RuntimeError("no such case")
+        return honest(key, entries, streams)
+
+    monkeypatch.setattr(module, "decode", breaks)
+    for i in range(6):
+        redis.xadd("events", dict(stream="pay", event=json.dumps(world.pay(i))))
+    done = drain(logs, join())
+    assert (done.batches, done.events, done.quarantined) == (1, 5, 1)
+    assert "no such case" in logs.unreadable.read()["reason"][0]
+
+
+def test_a_batch_that_cannot_land_is_kept_in_quarantine(
+    logs: Logs, redis: Any, join: Any, monkeypatch: Any
+) -> None:
+    import mlkit.stream as module
+
+    honest, met = module.land, []
+
+    def breaks(*a: Any) -> Any:
+        if not met:
+            met.append(1)
+            raise pl.exceptions.ComputeError("odd")
+        return honest(*a)
+
+    monkeypatch.setattr(module, "land", breaks)
+    world.send(redis, "events", 0)
+    drain(logs, join(batch_size=10))
+    assert logs.unreadable.read()["reason"].str.contains("cannot land").sum() == 10
+    assert pending(redis) == 0
+
+
+def test_another_consumer_whose_name_is_no_text(redis: Any, join: Any) -> None:
+    world.send(redis, "events", 0)
+    first = join()
+    first.poll()
+    redis.xreadgroup("mlkit", b"\xff", {"events": ">"}, count=5)
+    assert join(takeover=0).poll()
