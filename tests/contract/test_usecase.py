@@ -236,6 +236,17 @@ def test_a_guard_that_copes_with_every_request_is_taken(when):
     replace(GOOD, **guarded(when))
 
 
+class How(FeatureView, key="holder"):
+    came = Claim.last("channel", over=["30d"])
+
+
+def test_a_feature_is_compared_with_its_own_words_only():
+    features = FeatureSet(Claim, [Holder, Row, How])
+    replace(GOOD, features=features, **guarded("how_came_30d == 'desk'"))
+    with pytest.raises(UseCaseError, match="how_came_30d with 'phone'; it is one of web, desk"):
+        replace(GOOD, features=features, **guarded("how_came_30d == 'phone'"))
+
+
 def test_the_optional_parts_may_be_missing():
     bare = replace(GOOD, review=None, increasing=(), formats=[], policy=Policy("p", ROUTES))
     assert (bare.simulator, bare.review, bare.cuts, bare.policy.exposure) == (None, None, {}, None)
