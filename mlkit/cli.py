@@ -5,6 +5,7 @@
 # %% ../nbs/18_cli.ipynb #d6f10326
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -15,27 +16,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from . import commands_cases, commands_data, commands_service
 from .commands_data import cluster_address
 from mlkit.display import (
     RunDisplay,
+    Terminal,
     console,
     cut_line,
-    escape,
     next_steps,
     parameters_table,
     preview_table,
     show_figures,
+    styled,
 )
 from .errors import UserError
 from .period import FOUND
-from .pipeline import Record, Selection, StepFailed, preview
+from .pipeline import Selection, StepFailed, preview
 from .pipeline import run as run_steps
 from .project import project_file
+from .records import Record
 from .runs import Prepared, chosen_cut, only_one, prepare, remember, simulator_parameters
-from .settings import Settings, Workspace, activate, load_settings, replace_text
+from .settings import Settings, Workspace, activate, load_settings, read_json, replace_text
 from .steps import Step, load_pipeline
 from .usecase import load_usecase
 from .views import settings_table
@@ -62,21 +64,26 @@ def conclude(
     records = {step.name: Record.read(workspace, step.name) for step in steps}
     finished = {name: record for name, record in records.items() if record}
     memory = {name: record.peak_mb for name, record in finished.items()}
-    summary = json.loads(path.read_text())
+    summary = read_json(path, _STALE)
     summary["seconds"] = {name: record.seconds for name, record in finished.items()}
     summary["peak_memory_mb"] = max(memory.values())
     summary["peak_memory_mb_by_step"] = memory
     replace_text(path, json.dumps(summary, indent=1))
     _point(settings.runs / "latest", Path(run_dir.name))
-    _point(workspace / "latest", run_dir)
+    _point(workspace / "latest", Path(os.path.relpath(run_dir.resolve(), workspace.path.resolve())))
 
 
-def _show_latest(workspace: Workspace) -> None:
+_STALE = "delete it, and make the report again: mlkit run --from 08_monitor."
+
+
+def _show_latest(workspace: Workspace, run_dir: Path | None) -> None:
     "The figures of the workspace's latest run, and where to go from there."
     path = workspace / "latest" / "summary.json"
     if not path.exists():
         return
-    summary = json.loads(path.read_text())
+    summary = read_json(path, _STALE)
+    if run_dir is not None and path.resolve().parent != run_dir.resolve():
+        console.print(f"The figures are those of an earlier run, {path.resolve().parent.name}:")
     show_figures(summary)
     cut = chosen_cut(workspace)
     if cut and cut.origin == FOUND:
@@ -86,22 +93,22 @@ def _show_latest(workspace: Workspace) -> None:
         console.print(f"{name:<8} {where}", soft_wrap=True)
 
 # %% ../nbs/18_cli.ipynb #ca411491
-def _run(settings: Settings, prepared: Prepared, selection: Selection) -> None:
-    "Run what must run, watched, and conclude."
+def _run(settings: Settings, prepared: Prepared, selection: Selection) -> Path | None:
+    "Run what must run, watched, and conclude; the run's folder, None where nothing ran."
     workspace, pipeline = prepared.workspace, prepared.pipeline
     began = time.monotonic()
     activate(settings, workspace.name)
     remember(workspace, prepared.given)
     if not any(status.why for status in preview(pipeline, selection)):
         seconds = time.monotonic() - began
-        return console.print(
-            f"everything is up to date in workspace {workspace.name} ({seconds:.1f} s)"
-        )
+        console.print(f"everything is up to date in workspace {workspace.name} ({seconds:.1f} s)")
+        return None
     run_dir = settings.runs / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    run_dir.mkdir(parents=True)
+    run_dir.mkdir(mode=0o700, parents=True)
     with RunDisplay(pipeline.steps) as display:
         run_steps(pipeline, selection, settings.root, run_dir, display)
     conclude(pipeline.steps, settings, workspace, run_dir)
+    return run_dir
 
 
 app = typer.Typer(
@@ -160,12 +167,14 @@ def run(
         steps = load_pipeline(project_file(settings.root, "pipelines"))
         return console.print(parameters_table(steps, simulator_parameters(usecase)))
     prepared = prepare(settings, usecase, source, p, advance)
+    if prepared.note:
+        console.print(prepared.note, soft_wrap=True)
     selection = Selection(force, start, tuple(only))
     if dry_run:
         return console.print(preview_table(preview(prepared.pipeline, selection)))
     with only_one(prepared.workspace):
-        _run(settings, prepared, selection)
-    _show_latest(prepared.workspace)
+        run_dir = _run(settings, prepared, selection)
+    _show_latest(prepared.workspace, run_dir)
 
 # %% ../nbs/18_cli.ipynb #f3ddeb55
 @app.command()
@@ -215,6 +224,24 @@ def exit_code(error: Exception) -> int | None:
     return 2 if isinstance(error, _EXPECTED) else None
 
 
+_ADVICE = {
+    errno.ENOSPC: "Free space, then run the same command again.",
+    errno.EFBIG: "The file may grow no further: see `ulimit -f`, then run the same command again.",
+    errno.EACCES: "Run it as the owner, or let the owner change the permissions.",
+    errno.EPERM: "Run it as the owner, or let the owner change the permissions.",
+    errno.EROFS: "Make it writable, or set another data folder with MLKIT_HOME.",
+}
+
+
+def _message(error: Exception) -> str:
+    "An error in words; of one of the system, the file and what to do as well."
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    advice = _ADVICE.get(error.errno or 0, "")
+    return f"{where}{error.strerror}. {advice}".strip()
+
+
 def main() -> None:
     "Entry point of the `mlkit` command."
     try:
@@ -223,5 +250,6 @@ def main() -> None:
         code = exit_code(e)
         if code is None or (code == 2 and os.environ.get("MLKIT_DEBUG")):
             raise
-        Console(stderr=True, highlight=False).print(f"[red]{escape(str(e))}[/]", soft_wrap=True)
+        text = styled(_message(e), "red", keep="\n\t")
+        Terminal(stderr=True, highlight=False).print(text, soft_wrap=True)
         sys.exit(code)

@@ -10,10 +10,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .context import Context
-from .display import console, escape
+from .display import Terminal, console
 from .steps import PipelineError
 from .views import case_table, queue_table, trace_tree
 
@@ -108,7 +107,7 @@ def _review_decide(
     label = decide(context.queue, context.usecase, context.logs, decision_id, positive, note, clock)
     _follow(context)
     known = f"{label['event_time']:%Y-%m-%d %H:%M:%S}"
-    console.print(f"label {escape(label['event_id'])} is in the log, known since {known}.")
+    console.print(f"label {label['event_id']} is in the log, known since {known}.")
     console.print("A model whose cut lies after that learns from it: mlkit run --advance")
 
 # %% ../nbs/17f_commands_cases.ipynb #b21d20e4
@@ -134,4 +133,4 @@ def trace(
     if as_json:
         content = dict(asdict(found), reproduced=found.reproduced)
         return print(json.dumps(content, default=str, indent=1))
-    Console(highlight=False, width=max(console.width, 240)).print(trace_tree(found))
+    Terminal(highlight=False, width=max(console.width, 240)).print(trace_tree(found))

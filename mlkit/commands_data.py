@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .context import Context
-from .display import StreamDisplay, console, escape, task_bars
+from .display import StreamDisplay, console, task_bars
 from .settings import SettingsError, load_settings
 from .steps import PipelineError
 from .usecase import load_usecase
@@ -75,9 +75,9 @@ def _consume(
             stats = consume(consumer, once, display)
         if server:
             server.shutdown()
-    console.print(f"ended: {escape(stats.line())}", soft_wrap=True)
+    console.print(f"ended: {stats.line()}", soft_wrap=True)
     for line in stats.reasons.lines():
-        console.print(escape(f"quarantined: {line}"), soft_wrap=True)
+        console.print(f"quarantined: {line}", soft_wrap=True)
 
 # %% ../nbs/17d_commands_data.ipynb #260fa596
 @app.command()
@@ -123,8 +123,7 @@ def stream(
 
         MLKIT_USECASE=shop.bookings mlkit stream --follow-only
     """
-    context = Context.load()
-    context.workspace.create()
+    context = Context.load(create=True)
     if follow_only:
         return _consume(context, None, once, metrics_port)
     of_redis = dict(key=key, batch_size=batch, linger=linger, takeover=takeover)
@@ -209,7 +208,7 @@ def _backfill_features(
     seconds = time.monotonic() - start
     console.print(
         f"{done.rows:,} requests in {done.files:,} files, {seconds:.1f} s; "
-        f"version {done.version} of {escape(str(done.out))}",
+        f"version {done.version} of {done.out}",
         soft_wrap=True,
     )
     console.print(_read_from(done.log))

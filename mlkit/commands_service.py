@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .context import Context
-from .display import console, escape
+from .display import console
 from .settings import active_workspace, load_settings
 from .steps import PipelineError
 from .views import audit_line, models_table
@@ -51,12 +51,12 @@ def _start(context: Context) -> None:
     ensure_store(features, workspace.path, context.logs, settings.state_url).close()
     console.print("packaging the champion …")
     service = start(settings, workspace, context.package()["bento"])
-    log = escape(os.path.relpath(workspace / "logs" / "service.log"))
+    log = os.path.relpath(workspace / "logs" / "service.log")
     console.print(
         f"{service.bento} answers at {service.url}  (try {service.url}/docs; log: {log})",
         soft_wrap=True,
     )
-    console.print(escape(example_call(service.url, context.usecase.example)), soft_wrap=True)
+    console.print(example_call(service.url, context.usecase.example), soft_wrap=True)
 
 
 @app.command()
@@ -89,7 +89,7 @@ def stop() -> None:
     "Stop the service; requests in flight finish."
     from mlkit.release import stop as stop_service
 
-    stopped = stop_service(active_workspace(load_settings()))
+    stopped = stop_service(active_workspace(load_settings()).existing())
     console.print("stopped" if stopped else "nothing was running")
 
 # %% ../nbs/17e_commands_service.ipynb #978eae91
@@ -119,7 +119,7 @@ def _rollback_model(
     entry = rollback(context.registry, why, to)
     console.print(
         f"champion: version {entry['version']} (was {entry['before']}), "
-        f"by {escape(entry['by'])}: {escape(entry['why'])}"
+        f"by {entry['by']}: {entry['why']}"
     )
     bento = context.package()["bento"]
     if running(context.workspace) is None:
@@ -138,5 +138,5 @@ def audit() -> None:
     "Who promoted, rolled back or reviewed what, and why."
     from mlkit.registry import audit_trail
 
-    for entry in audit_trail(active_workspace(load_settings()).path):
+    for entry in audit_trail(active_workspace(load_settings()).existing().path):
         console.print(audit_line(entry), soft_wrap=True)

@@ -30,10 +30,15 @@ class Context:
     usecase: UseCase
 
     @classmethod
-    def load(cls) -> Context:
+    def load(
+        cls,
+        create: bool = False,  # make the workspace where it is not there
+    ) -> Context:
         "The active workspace. Raises `SettingsError` where there is none, and `ImportError`."
         settings = load_settings()
-        return cls(settings, active_workspace(settings), load_usecase(settings.usecase))
+        workspace = active_workspace(settings)
+        workspace = workspace.create() if create else workspace.existing()
+        return cls(settings, workspace, load_usecase(settings.usecase))
 
     @cached_property
     def logs(self) -> Logs:

@@ -27,11 +27,12 @@ from .models import Model, contributions, row
 from .online import Store
 from .policy import Policy, Routed, load_policy, route
 from .requests import Online
+from .settings import DamagedError, owner_only
 from .usecase import UseCase, check_policy, load_usecase
 
 # %% auto #0
-__all__ = ['ANSWER', 'DecisionLog', 'read_decisions', 'find_decision', 'Release', 'folder_digest', 'load_release', 'Evaluated',
-           'Engine', 'answer', 'answer_schema']
+__all__ = ['ANSWER', 'DecisionLog', 'read_decisions', 'find_decision', 'parse_decision', 'Release', 'folder_digest',
+           'load_release', 'Evaluated', 'Engine', 'answer', 'answer_schema']
 
 # %% ../nbs/11_decisions.ipynb #727a48e1
 class DecisionLog:
@@ -61,7 +62,7 @@ class DecisionLog:
     def _open(self) -> Any:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{time.time_ns():020d}-{os.getpid()}.jsonl"
-        return open(self.folder / name, "ab", buffering=0)
+        return open(self.folder / name, "ab", buffering=0, opener=owner_only)
 
     def _write(self, line: bytes) -> None:
         if self._file.write(line) != len(line):
@@ -101,7 +102,24 @@ def _lines(
     with open(path, "rb") as f:
         for line in f:
             if line.endswith(b"\n") and containing in line:
-                yield orjson.loads(line)
+                yield parse_decision(line, path)
+
+
+def parse_decision(
+    line: bytes,
+    path: Path,  # the file it is in
+) -> dict[str, Any]:
+    "A line of the log. Raises `DamagedError` where it is no decision."
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or "decision_id" not in found:
+        raise DamagedError(
+            f"{path} holds a line that is no decision (it begins {line[:40]!r}): put a copy of the "
+            "file back, or remove the line."
+        )
+    return found
 
 # %% ../nbs/11_decisions.ipynb #102ad9b8
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,37 +17,78 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from .period import Cut
+from .period import Cut, moment_text
 from .pipeline import Status, Watcher
 from .settings import Workspace
 from .steps import GIVEN, Step
 
 # %% auto #0
-__all__ = ['console', 'plain_table', 'pairs_table', 'preview_table', 'parameters_table', 'progress_bar', 'RunDisplay', 'cut_line',
-           'show_figures', 'next_steps', 'StreamDisplay', 'task_bars']
+__all__ = ['console', 'clean', 'styled', 'Terminal', 'plain_table', 'pairs_table', 'preview_table', 'parameters_table',
+           'progress_bar', 'RunDisplay', 'cut_line', 'show_figures', 'next_steps', 'StreamDisplay', 'task_bars']
 
 # %% ../nbs/17a_display.ipynb #ad5333c0
 _WIDE = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-console = Console(highlight=False, width=_WIDE)
+_UNSEEN = re.compile(  # control characters, line separators, what turns text round, half characters
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def clean(
+    text: Any,  # from anywhere
+    keep: str = "",  # characters to leave as they are
+) -> str:
+    "Text that says nothing to a terminal: what is no visible character is written out."
+
+    def written(found: re.Match) -> str:
+        return found[0] if found[0] in keep else found[0].encode("unicode_escape").decode()
+
+    return _UNSEEN.sub(written, str(text))
+
+
+def styled(
+    text: Any,  # from anywhere; no markup
+    style: str = "",  # as Rich names it
+    keep: str = "",
+) -> Text:
+    "A piece of text, in one style."
+    return Text(clean(text, keep), style)
+
+
+class Terminal(Console):
+    "Prints text as it is; styles are only those of `Text`, tables and trees."
+
+    def print(self, *things: Any, **options: Any) -> None:
+        texts = (styled(t, keep="\n\t") if isinstance(t, str) else t for t in things)
+        super().print(*texts, **options)
+
+
+console = Terminal(highlight=False, width=_WIDE)
+
+
+class _Plain(Table):
+    "A table whose cells are text."
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(styled(c) if isinstance(c, str) else c for c in cells), **options)
 
 
 def plain_table(
     *columns: str,  # the heads; an empty one is a column without
 ) -> Table:
     "A table without lines, as all commands show them."
-    return Table(*columns, box=None, header_style="dim")
+    return _Plain(*columns, box=None, header_style="dim")
 
 
 def pairs_table(
     pairs: Iterable[tuple[str, str]],  # name, value
 ) -> Table:
     "Names and values, one pair a line."
-    table = Table(box=None, show_header=False)
+    table = _Plain(box=None, show_header=False)
     for name, value in pairs:
-        table.add_row(f"[dim]{escape(name)}[/]", escape(value))
+        table.add_row(styled(name, "dim"), value)
     return table
 
 # %% ../nbs/17a_display.ipynb #0a086f04
@@ -56,9 +98,10 @@ def preview_table(
     "What would run, and why."
     table = plain_table("step", "would run", "why")
     for status in statuses:
-        reasons = escape("; ".join(status.why))
-        would = "yes" if reasons else "[dim]no[/]"
-        table.add_row(status.step.name, would, reasons or "[dim]up to date[/]")
+        if status.why:
+            table.add_row(status.step.name, "yes", "; ".join(status.why))
+        else:
+            table.add_row(status.step.name, styled("no", "dim"), styled("up to date", "dim"))
     return table
 
 # %% ../nbs/17a_display.ipynb #9328da4d
@@ -78,12 +121,11 @@ def parameters_table(
         for p in parameters:
             if p.name in (*GIVEN, "simulator"):
                 continue
-            kind, default = _type_name(p.type), escape(repr(p.default))
-            table.add_row(owner, p.name, kind, default, escape(p.meaning))
+            table.add_row(owner, p.name, _type_name(p.type), repr(p.default), p.meaning)
     return table
 
 # %% ../nbs/17a_display.ipynb #a6062cf4
-_MARKS = dict(waiting="[dim]·[/]", running="[yellow]●[/]", same="[dim]=[/]", done="[green]✓[/]")
+_MARKS = dict(waiting=("·", "dim"), running=("●", "yellow"), same=("=", "dim"), done=("✓", "green"))
 
 
 def progress_bar(
@@ -114,10 +156,10 @@ class _Row:
             return f"{time.monotonic() - self.started:.0f} s"
         return f"{self.seconds:.1f} s" if self.state == "done" else ""
 
-    def cells(self) -> tuple[str, str, str, str]:
+    def cells(self) -> tuple[Text, Text, str, str]:
         "The line, as the table takes it."
-        name = f"{_MARKS[self.state]} {self.step.name}"
-        return name, f"[dim]{escape(self.step.title)}[/]", self.time(), escape(self.text)
+        name = Text.assemble(_MARKS[self.state], f" {clean(self.step.name)}")
+        return name, styled(self.step.title, "dim"), self.time(), self.text
 
 
 class RunDisplay(Watcher):
@@ -139,7 +181,7 @@ class RunDisplay(Watcher):
 
     def _line(self, text: str) -> None:
         if self.live is None:
-            self.to.print(escape(text), soft_wrap=True)
+            self.to.print(styled(text), soft_wrap=True)
 
     def begin(self, status: Status) -> None:
         row = self.rows[status.step.name]
@@ -192,36 +234,37 @@ def _metrics_table(
     return table
 
 
-def _rows_line(summary: dict[str, Any]) -> str:
+def _rows_line(summary: dict[str, Any]) -> Text:
     model = summary["model"]
-    return (
-        f"[bold]{summary['rows']:,}[/] rows, {summary['quarantined']:,} in quarantine; "
-        f"model version {model['version']} ({model['kind']}) at the cut {summary['cut'][:10]}"
-    )
+    trained = f"model version {model['version']} ({model['kind']})"
+    rest = f" rows, {summary['quarantined']:,} in quarantine; {trained} at the cut "
+    cut = moment_text(summary["cut"])
+    return Text.assemble((f"{summary['rows']:,}", "bold"), clean(rest), cut)
 
 
 def cut_line(cut: Cut) -> str:
     "Where the cut of a run came from, and how to choose another."
-    day = f"{cut.at:%Y-%m-%d}"
-    return f"cut: {day}, {cut.origin}; choose another with -p cut=YYYY-MM-DD"
+    at = moment_text(cut.at)
+    return f"cut: {at}, {cut.origin}; choose another with -p cut=YYYY-MM-DD"
 
 
-def _decided_line(summary: dict[str, Any]) -> str:
+def _decided_line(summary: dict[str, Any]) -> Text:
     decided, waits = summary["decisions"], summary["latency_ms"]
     routes = [f"{count:,} {name}" for name, count in decided["routes"].items()]
     parts = [", ".join(routes), f"{decided['degraded']:,} degraded"]
     if waits:
         parts.append(f"latency p50 {waits['p50']:.1f} ms, p99 {waits['p99']:.1f} ms")
-    return f"decided: {'; '.join(parts)}"
+    return styled(f"decided: {'; '.join(parts)}")
 
 
-def _parity_line(parity: dict[str, Any]) -> str:
+def _parity_line(parity: dict[str, Any]) -> Text:
     vectors, scores = parity["different"], parity["scores_different"]
-    mood = "red" if vectors or scores else "green"
-    return (
+    compared = (
         f"parity: {parity['compared']:,} served feature vectors and scores compared with the "
-        f"offline ones, [{mood}]{vectors:,} vectors and {scores:,} scores different[/]"
+        "offline ones, "
     )
+    different = f"{vectors:,} vectors and {scores:,} scores different"
+    return Text.assemble(compared, (different, "red" if vectors or scores else "green"))
 
 
 def show_figures(
@@ -229,7 +272,8 @@ def show_figures(
     to: Console = console,
 ) -> None:
     "Print the figures of a run."
-    to.print(f"\n{_rows_line(summary)}")
+    to.print()
+    to.print(_rows_line(summary))
     to.print(_metrics_table(summary["metrics"]))
     to.print(_decided_line(summary), soft_wrap=True)
     to.print(_parity_line(summary["parity"]), soft_wrap=True)
@@ -237,7 +281,7 @@ def show_figures(
 # %% ../nbs/17a_display.ipynb #87faae95
 def _from_here(path: Path) -> str:
     "A path as it would be typed where the command was called."
-    return escape(os.path.relpath(path, Path.cwd()))
+    return os.path.relpath(path, Path.cwd())
 
 
 def next_steps(
@@ -251,7 +295,7 @@ def next_steps(
         ("report", _from_here(report)),
         ("mlflow", f"mlflow ui --backend-store-uri sqlite:///{database}"),
         ("service", "mlkit serve"),
-        ("trace", f"mlkit trace {escape(decision)}"),
+        ("trace", f"mlkit trace {decision}"),
         ("review", "mlkit review list"),
     ]
 
@@ -281,14 +325,14 @@ class StreamDisplay:
             return
         self.last_line, self.next_line_at = line, now + 10
         clock = f"{datetime.now(timezone.utc):%H:%M:%S}"
-        self.to.print(f"{clock}  {escape(line)}", soft_wrap=True)
+        self.to.print(styled(f"{clock}  {line}"), soft_wrap=True)
 
     def say(self, text: str) -> None:
         "Something that a person should know."
-        self.to.print(escape(text), soft_wrap=True)
+        self.to.print(styled(text), soft_wrap=True)
 
     def __enter__(self) -> StreamDisplay:
-        self.to.print(escape(self.title), soft_wrap=True)
+        self.to.print(styled(self.title), soft_wrap=True)
         if self.live:
             self.live.__enter__()
         return self
@@ -307,7 +351,7 @@ def task_bars(
 
     bars: dict[str, Any] = {}
     columns = (
-        TextColumn("{task.description:<16}"),
+        TextColumn("{task.description:<16}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -316,9 +360,9 @@ def task_bars(
 
         def on_progress(done: int, total: int, text: str) -> None:
             if text not in bars:
-                bars[text] = shown.add_task(text, total=total)
+                bars[text] = shown.add_task(clean(text), total=total)
             shown.update(bars[text], completed=done)
             if not to.is_terminal and done == total:
-                to.print(f"{escape(text)}: {total:,} tasks done")
+                to.print(styled(f"{text}: {total:,} tasks done"))
 
         yield on_progress

@@ -239,3 +239,11 @@ def _put_in_place(part: Path, folder: Path) -> None:
             os.replace(folder, old)
         os.replace(part, folder)
     shutil.rmtree(old, ignore_errors=True)
+    _forget_locks(folder)
+
+
+def _forget_locks(folder: Path) -> None:
+    "Remove the lock files of states that were being loaded and are in place, or gone."
+    for lock in folder.parent.glob("*.loading-*.place.lock"):
+        if not lock.with_name(lock.name.removesuffix(".place.lock")).exists():
+            lock.unlink(missing_ok=True)

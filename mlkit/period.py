@@ -18,7 +18,7 @@ from .splits import Plan
 from .usecase import UseCase
 
 # %% auto #0
-__all__ = ['GIVEN', 'DECLARED', 'FOUND', 'source_events', 'first_requests', 'first_cut', 'Cut', 'choose_cut']
+__all__ = ['GIVEN', 'DECLARED', 'FOUND', 'source_events', 'first_requests', 'first_cut', 'Cut', 'choose_cut', 'moment_text']
 
 # %% ../nbs/10b_period.ipynb #5e7ee7d2
 def source_events(
@@ -100,21 +100,35 @@ def choose_cut(
     usecase: UseCase,
     source: Path,
     kind: str,  # the name of the source's format
-    given: str,  # an ISO date; empty: none was given
+    given: str,  # an ISO date or time; empty: none was given
 ) -> Cut:
     "The cut of a run."
     if given:
-        return Cut(_day(given), GIVEN)
+        return Cut(_moment(given), GIVEN)
     if kind in usecase.cuts:
         return Cut(usecase.cuts[kind], DECLARED)
     times = source_events(usecase, source)[usecase.request]["event_time"]
     return Cut(first_cut(times, usecase.plan), FOUND)
 
 
-def _day(text: str) -> datetime:
-    "An ISO date or time, in UTC."
+def _moment(text: str) -> datetime:
+    "An ISO date or time, in UTC; one without an offset is taken for UTC."
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise SourceError(f"cut = {text!r}: write a day, as in -p cut=2025-04-11.") from None
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        zoned = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        return zoned.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise SourceError(
+            f"cut = {text!r}: write a day or a moment, as in -p cut=2025-04-11 or "
+            "-p cut=2025-04-11T12:00+02:00."
+        ) from None
+
+
+def moment_text(
+    at: datetime | str,  # with its offset, or in ISO form
+) -> str:
+    "A moment in UTC as it is shown: a day where it is midnight, else to the second or finer."
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    text = zoned.astimezone(timezone.utc).isoformat(sep=" ").removesuffix("+00:00")
+    return text.removesuffix(" 00:00:00").removesuffix(":00") if len(text) < 20 else text

@@ -21,40 +21,13 @@ from typing import Any
 
 from .errors import UserError
 from .project import code_files
+from .records import Record, portable
 from .settings import Settings, Workspace, active_workspace, load_settings, replace_text
 from .steps import PipelineError, Step
 
 # %% auto #0
-__all__ = ['Outside', 'Record', 'StepRun', 'begin', 'digest', 'code_digest', 'Pipeline', 'Status', 'status', 'StepFailed',
-           'Selection', 'preview', 'Watcher', 'execute', 'run']
-
-# %% ../nbs/17_pipeline.ipynb #773a726e
-@dataclass
-class Record:
-    "What a step finished with and, where the runner has added it, what that was made from."
-
-    result: dict[str, Any]
-    peak_mb: int = 0  # the most memory that the step held
-    key: str = ""  # names `parts`; empty: not finished by the runner
-    parts: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    at: str = ""
-
-    @staticmethod
-    def path(workspace: Workspace, step: str) -> Path:
-        "Where the record of a step lies."
-        return workspace / "steps" / f"{step}.json"
-
-    @classmethod
-    def read(cls, workspace: Workspace, step: str) -> Record | None:
-        "The record of a step's last success; None where it has none."
-        path = cls.path(workspace, step)
-        return cls(**json.loads(path.read_text())) if path.exists() else None
-
-    def write(self, workspace: Workspace, step: str) -> None:
-        "Put the record where later steps find it."
-        text = json.dumps(asdict(self), default=str, indent=1)
-        replace_text(self.path(workspace, step), text)
+__all__ = ['Outside', 'StepRun', 'begin', 'digest', 'code_digest', 'Pipeline', 'Status', 'status', 'StepFailed', 'Selection',
+           'preview', 'Watcher', 'execute', 'run']
 
 # %% ../nbs/17_pipeline.ipynb #5e7c834e
 @dataclass
@@ -112,9 +85,9 @@ def begin(
     if workspace:
         place = Workspace(settings.workspaces, workspace).create()
     else:
-        place = active_workspace(settings)
+        place = active_workspace(settings).existing()
     folder = Path(run_dir) if run_dir else settings.runs / "manual"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return StepRun(name, settings, place, folder)
 
 # %% ../nbs/17_pipeline.ipynb #2687234b
@@ -170,7 +143,8 @@ def _parts(pipeline: Pipeline, step: Step) -> dict[str, str]:  # what it is -> i
         parts[f"parameter {name}"] = repr(value)
     for need in step.needs:
         record = Record.read(pipeline.workspace, need)
-        parts[f"result of {need}"] = digest(record.result) if record else "missing"
+        made = record and portable(record.result, pipeline.workspace.path)
+        parts[f"result of {need}"] = digest(made) if record else "missing"
     for name in step.reads:
         parts[name] = pipeline.outside(name, given)
     return parts
@@ -321,8 +295,8 @@ def execute(
     try:
         with TemporaryDirectory(prefix="mlkit-") as sockets:
             papermill.execute_notebook(
-                str(step.notebook),
-                str(out),
+                _literal(step.notebook),
+                _literal(out),
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
@@ -335,6 +309,11 @@ def execute(
     except RuntimeError as e:  # nbclient's and jupyter_client's, of a kernel that is gone
         problem = f"its kernel ended ({e}), killed perhaps, or out of memory"
         raise StepFailed(_failure(step, out, problem)) from e
+
+
+def _literal(path: Path) -> str:
+    "A path for papermill, to which braces are places for parameters."
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _failure(step: Step, out: Path, problem: str) -> str:

@@ -79,7 +79,10 @@ def _check_database(uri: str) -> None:
     from sqlalchemy import make_url
 
     path = Path(make_url(uri).database or "")
-    if not path.name or not path.exists():
+    if not path.name:
+        return
+    _check_not_lost(path)
+    if not path.exists():
         return
     if path.is_dir():
         raise TrackingError(f"{path} is a folder, and MLflow's database goes there; move it away.")
@@ -91,6 +94,48 @@ def _check_database(uri: str) -> None:
         raise TrackingError(
             f"{path} is the database of another program: it has the tables {', '.join(tables)}, "
             "and none of MLflow's. Move it away, or name another tracking store."
+        )
+    if tables:
+        _follow_folder(path)
+
+
+def _check_not_lost(database: Path) -> None:
+    "Raise where the models are there and the database that listed them is not."
+    artifacts = database.parent / "artifacts"
+    there = database.exists() and (database.is_dir() or database.stat().st_size)
+    if not there and artifacts.is_dir() and any(artifacts.iterdir()):
+        raise TrackingError(
+            f"{database} is gone, or empty, and {artifacts} holds the models that it listed: put "
+            "a copy of it back; or move that folder away and train again with "
+            "mlkit run --from 03_train."
+        )
+
+
+_PATHS = (  # where MLflow keeps absolute paths
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def _follow_folder(database: Path) -> None:
+    "Let paths below the folder `artifacts` that was beside the database be below that which is."
+    here = (database.absolute().parent / "artifacts").as_uri()
+    with closing(sqlite3.connect(database, timeout=20)) as db, db:
+        found = db.execute("select distinct artifact_location from experiments").fetchall()
+        for (old,) in found:
+            if old != here and old.startswith("file://") and old.endswith("/artifacts"):
+                _replace_start(db, old, here)
+
+
+def _replace_start(db: sqlite3.Connection, old: str, new: str) -> None:
+    "In every path that is `old`, or lies below it."
+    for table, column in _PATHS:
+        db.execute(
+            f"update {table} set {column} = :new || substr({column}, length(:old) + 1) "
+            f"where substr({column} || '/', 1, length(:old) + 1) = :old || '/'",
+            dict(new=new, old=old),
         )
 
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .checks import Check
 from .errors import UserError
 from .recording import mlflow_client
+from .settings import read_json_lines
 
 # %% auto #0
 __all__ = ['whoami', 'audit', 'audit_trail', 'RegistryError', 'Registry', 'promote', 'rollback']
@@ -50,10 +54,7 @@ def audit(
 
 def audit_trail(folder: Path | str) -> list[dict[str, Any]]:
     "Every entry, the oldest first."
-    path = Path(folder) / "audit.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return read_json_lines(Path(folder) / "audit.jsonl", "mend that line, or remove it.")
 
 # %% ../nbs/09_registry.ipynb #273790ad
 class RegistryError(UserError, RuntimeError):
@@ -72,6 +73,15 @@ def _unreadable(uri: str, error: Exception) -> str:
     return f"the registry {uri} cannot be read: {first_line}. Nothing was changed. {advice}"
 
 # %% ../nbs/09_registry.ipynb #4f422a34
+def _is_absent(error: Exception) -> bool:
+    "Does MLflow say that there is no such thing?"
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _no_version(version: int) -> str:
+    return f"there is no version {version}; `mlkit models` lists them."
+
+
 class _Versions:
     "The versions of one model, and who has which role."
 
@@ -89,16 +99,43 @@ class _Versions:
         except Exception as e:  # the database driver's
             raise RegistryError(_unreadable(self.uri, e)) from e
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        "What MLflow or its database raises becomes a `RegistryError`."
+        try:
+            yield
+        except Exception as e:
+            raise RegistryError(_unreadable(self.uri, e)) from e
+
     def _found(self) -> Sequence[Any]:
         "Every version, as MLflow has it."
-        return self.client.search_model_versions(f"name = '{self.name}'")
+        with self._asking():
+            return self.client.search_model_versions(f"name = '{self.name}'")
+
+    def _version(self, version: int) -> Any:
+        "A version as MLflow has it. Raises `RegistryError`."
+        try:
+            return self.client.get_model_version(self.name, str(version))
+        except Exception as e:
+            if _is_absent(e):
+                raise RegistryError(_no_version(version)) from None
+            raise RegistryError(_unreadable(self.uri, e)) from e
+
+    def _run(self, run_id: str) -> Any | None:
+        "A run as MLflow has it; None where it is gone, as after `mlflow gc`."
+        try:
+            return self.client.get_run(run_id)
+        except Exception as e:
+            if _is_absent(e):
+                return None
+            raise RegistryError(_unreadable(self.uri, e)) from e
 
     def aliases(self) -> dict[str, int]:
         "Role to version; empty where nothing is registered yet. Raises `RegistryError`."
         try:
             found = self.client.get_registered_model(self.name).aliases
         except Exception as e:  # MLflow's own, or the database driver's
-            if getattr(e, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            if _is_absent(e):
                 return {}
             raise RegistryError(_unreadable(self.uri, e)) from e
         return {alias: int(version) for alias, version in found.items()}
@@ -109,18 +146,32 @@ class _Versions:
 
     def run_of(self, version: int) -> str:
         "The run that trained a version."
-        return self.client.get_model_version(self.name, str(version)).run_id
+        return self._version(version).run_id
 
     def folder_of(self, version: int) -> Path:
-        "The model's files."
-        source = self.client.get_model_version(self.name, str(version)).source
+        "The model's files. Raises `RegistryError` where they are gone."
+        folder = self._fetched(self._version(version).source)
+        if not (folder / "model.json").exists():
+            raise RegistryError(
+                f"the files of version {version} are gone: {folder} holds no model.json (as after "
+                "`mlflow gc`). Put them back, or use another version: `mlkit models` lists them, "
+                "and mlkit rollback model --to names one."
+            )
+        return folder
+
+    def _fetched(
+        self,
+        source: str,  # where MLflow has the files: a path, or an address
+    ) -> Path:
+        "A folder of this machine with the files."
         if source.startswith("file://"):
-            return Path(source.removeprefix("file://"))
+            return Path(url2pathname(urlsplit(source).path))
         if "://" not in source:
             return Path(source)
         import mlflow
 
-        return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=self.uri))
+        with self._asking():
+            return Path(mlflow.artifacts.download_artifacts(source, tracking_uri=self.uri))
 
     def versions(self) -> list[dict[str, Any]]:
         "Every version with its roles, the newest first. Raises `RegistryError`."
@@ -131,13 +182,15 @@ class _Versions:
     def _described(self, version: Any, aliases: dict[str, int]) -> dict[str, Any]:
         number = int(version.version)
         made = datetime.fromtimestamp(version.creation_timestamp / 1000, timezone.utc)
+        run = self._run(version.run_id)
         return dict(
             version=number,
             roles=sorted(alias for alias, holder in aliases.items() if holder == number),
             kind=version.tags.get("kind", ""),
             cut=version.tags.get("lineage.cut", ""),
-            ap=self.client.get_run(version.run_id).data.metrics.get("validation_ap"),
+            ap=run and run.data.metrics.get("validation_ap"),
             run=version.run_id,
+            run_gone=run is None,
             made=made.isoformat(timespec="seconds"),
         )
 
@@ -150,16 +203,30 @@ class Registry(_Versions):
 
     def register(self, run_id: str) -> int:  # the new version
         "Make a run's model a version, and the challenger. A run that has a version keeps it."
-        self._create()
         for known in self._found():
             if known.run_id == run_id:
                 return int(known.version)
-        run = self.client.get_run(run_id)
+        run = self._run(run_id)
+        if run is None:
+            raise RegistryError(
+                f"the run {run_id} is not in {self.uri}: it was deleted, perhaps. "
+                "Train again with mlkit run --from 03_train."
+            )
         tags = {name: run.data.params.get(name, "") for name in _TAGS}
         source = f"{run.info.artifact_uri}/model"
-        made = self.client.create_model_version(self.name, source=source, run_id=run_id, tags=tags)
-        self.client.set_registered_model_alias(self.name, "challenger", made.version)
+        with self._asking():
+            self._create()
+            made = self.client.create_model_version(self.name, source, run_id, tags=tags)
+        self.assign("challenger", int(made.version))
         return int(made.version)
+
+    def assign(self, alias: str, version: int | None) -> None:
+        "Give a version a role; None: nobody has it. Raises `RegistryError`."
+        with self._asking():
+            if version is None:
+                self.client.delete_registered_model_alias(self.name, alias)
+            else:
+                self.client.set_registered_model_alias(self.name, alias, str(version))
 
     def _create(self) -> None:
         "Make the registered model, where there is none."
@@ -198,15 +265,15 @@ def promote(
     )
     _move_champion(registry, old, version)
     if registry.holder("challenger") == version:
-        registry.client.delete_registered_model_alias(registry.name, "challenger")
+        registry.assign("challenger", None)
     return entry
 
 
 def _move_champion(registry: Registry, old: int | None, new: int) -> None:
     "Set `previous`, then `champion`."
     if old is not None and old != new:
-        registry.client.set_registered_model_alias(registry.name, "previous", str(old))
-    registry.client.set_registered_model_alias(registry.name, "champion", str(new))
+        registry.assign("previous", old)
+    registry.assign("champion", new)
 
 
 def rollback(
@@ -223,9 +290,10 @@ def rollback(
             "--to names one."
         )
     if target not in [version["version"] for version in registry.versions()]:
-        raise RegistryError(f"there is no version {target}; `mlkit models` lists them.")
+        raise RegistryError(_no_version(target))
     if target == now:
         raise RegistryError(f"version {target} is the champion already.")
+    registry.folder_of(target)  # raises where nothing is left of it
     facts = dict(model=registry.name, version=target, before=now, why=why)
     entry = audit(registry.folder, "rollback model", **facts)
     _move_champion(registry, now, target)

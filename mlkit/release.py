@@ -31,7 +31,7 @@ from .modelfiles import model_digest
 from .policy import Policy, save_policy
 from .project import code_files, project_file
 from .registry import Registry
-from .settings import Settings, Workspace, replace_text
+from .settings import Settings, Workspace, read_json, replace_text
 from .usecase import UseCase
 
 # %% auto #0
@@ -164,7 +164,8 @@ def package(
 def _check_bento(bento: Path, manifest: dict[str, Any]) -> None:
     "It holds what was laid out."
     packed = bento / "src" / "release" / "manifest.json"
-    if json.loads(packed.read_text()) != manifest:
+    remedy = f"delete {bento} and package again."
+    if not packed.exists() or read_json(packed, remedy) != manifest:
         raise ReleaseError(
             f"the bento at {bento} does not hold this release; delete it and package again."
         )
@@ -198,8 +199,22 @@ def running(workspace: Workspace) -> Service | None:  # None where none was star
     path = workspace / "service.json"
     if not path.exists():
         return None
-    service = Service(**json.loads(path.read_text()))
-    return service if service.alive else None
+    service = read_json(path, _LOST, Service)
+    return service if service.alive and _works_in(service, workspace.path) else None
+
+
+_LOST = (
+    "a service may run all the same; see what listens on its port (`mlkit settings`) and end it, "
+    "then delete this file."
+)
+
+
+def _works_in(service: Service, folder: Path) -> bool:
+    "Is it this workspace's, not that of the one this is a copy of, nor a stranger with its number?"
+    try:
+        return os.path.samefile(psutil.Process(service.pid).cwd(), folder)
+    except (psutil.Error, OSError):
+        return False
 
 
 def get(service: Service, path: str, timeout: float = 5) -> tuple[int, bytes]:

@@ -5,6 +5,7 @@
 # %% ../nbs/14_review.ipynb #c887640b
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,10 +16,12 @@ from typing import Any
 import orjson
 import polars as pl
 
+from .decisions import parse_decision
 from .errors import UserError
 from .etl import Batch, BatchName, Logs, land
 from .fields import TIME
 from .registry import audit, whoami
+from .settings import owner_only
 from .usecase import UseCase
 
 # %% auto #0
@@ -58,23 +61,40 @@ class Queue:
     ):
         self.folder = Path(folder)
         self.path = self.folder / "review.db"
+        os.close(owner_only(str(self.path), os.O_RDWR | os.O_CREAT))
         with self.transaction() as db:
             db.executescript(_SCHEMA)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        "One writer at a time; all or nothing."
-        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as db:
-            db.row_factory = sqlite3.Row
-            db.execute("pragma journal_mode = wal")
-            db.execute("begin immediate")
-            try:
-                yield db
-            except BaseException:
-                db.rollback()
-                raise
-            else:
-                db.commit()
+        "One writer at a time; all or nothing. Raises `ReviewError`."
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as db:
+                db.row_factory = sqlite3.Row
+                db.execute("pragma journal_mode = wal")
+                db.execute("begin immediate")
+                try:
+                    yield db
+                except BaseException:
+                    db.rollback()
+                    raise
+                else:
+                    db.commit()
+        except sqlite3.Error as e:
+            raise ReviewError(_unusable(self.path, e)) from e
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> str:
+    "What is wrong with the queue's database, and what to do."
+    why = f"the review queue {path} cannot be used: {error}. Nothing was changed."
+    if "locked" in str(error):
+        return f"{why} Another program holds it; wait for it and repeat the command."
+    if "readonly" in str(error) or "full" in str(error):
+        return f"{why} Free space, or mend the permissions of the folder."
+    return (
+        f"{why} Put a copy of it back; or delete it: the queue is made again from the decisions, "
+        "with every case open; the verdicts are in the log, as labels."
+    )
 
 # %% ../nbs/14_review.ipynb #b61317ca
 def sync(queue: Queue) -> int:  # new cases
@@ -86,7 +106,7 @@ def sync(queue: Queue) -> int:  # new cases
             start = end = seen.get(path.name, 0)
             for line in _lines_from(path, start):
                 end += len(line)
-                new += _take(db, line)
+                new += _take(db, parse_decision(line, path), line)
             if end > start:
                 db.execute("insert or replace into seen values (?, ?)", (path.name, end))
     return new
@@ -112,9 +132,8 @@ values
 """
 
 
-def _take(db: sqlite3.Connection, line: bytes) -> int:
+def _take(db: sqlite3.Connection, d: dict[str, Any], line: bytes) -> int:
     "One decision: tell the clock, and queue it if it is a human's."
-    d = orjson.loads(line)
     when = d["request"]["event_time"]
     db.execute(
         "insert into clock values (1, ?) "
@@ -227,7 +246,10 @@ def decide(
         )
     asked = datetime.fromisoformat(found["event_time"])
     at = max(now(queue, clock), asked + timedelta(microseconds=1))
-    label = usecase.review(found["decision"]["request"], positive, at)
+    try:
+        label = usecase.review(found["decision"]["request"], positive, at)
+    except UserError as e:
+        raise ReviewError(f"case {found['decision_id']} stays open: {e}") from e
     with queue.transaction() as db:
         _check_open(db, found["decision_id"])
         _land_label(usecase, logs, label, BatchName.review(found["decision_id"], positive, at))
@@ -254,15 +276,17 @@ def _land_label(usecase: UseCase, logs: Logs, label: dict[str, Any], name: Batch
     "Put the label event into the log."
     stream = usecase.labels.stream
     frame = pl.DataFrame([label], schema_overrides=dict(event_time=TIME))
-    landed = land(logs, Batch.checked(name, {stream: frame}))
+    batch = Batch.checked(name, {stream: frame})
+    for broken in batch.refused[stream].iter_rows(named=True):
+        raise ReviewError(
+            f"the case stays open: its label event {label['event_id']!r} breaks the contract of "
+            f"{stream.__name__} ({broken['reason']}), and a verdict is given only with its label. "
+            f"Let the review of {usecase.name!r} make one that keeps it."
+        )
+    landed = land(logs, batch)
     if landed.conflicts:
         raise ReviewError(
             f"{label['event_id']} is in the log with another verdict; an event is never changed."
-        )
-    if landed.refused:
-        raise ReviewError(
-            f"the label event of {usecase.name!r} breaks the contract of {stream.__name__}; "
-            "it is in quarantine, with the reason."
         )
 
 

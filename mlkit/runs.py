@@ -16,10 +16,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from .files import SourceError, source_files, source_hash
 from .period import Cut
-from .pipeline import Outside, Pipeline, Record, code_digest, digest
+from .pipeline import Outside, Pipeline, code_digest, digest
 from .project import project_file
-from .settings import Settings, SettingsError, Workspace, active_workspace, replace_text
+from .records import Record
+from mlkit.settings import (
+    Settings,
+    SettingsError,
+    Workspace,
+    active_workspace,
+    owner_only,
+    read_json,
+    replace_text,
+)
 from .steps import PipelineError, Step, check_parameters, load_pipeline, names_of
 from .usecase import UseCase
 
@@ -100,23 +110,28 @@ def _differing(simulator: Sequence[Any], given: dict[str, Any]) -> dict[str, Any
     return {name: value for name, value in typed.items() if value != defaults[name]}
 
 # %% ../nbs/17b_runs.ipynb #012e1be9
+_LONGEST = 80  # characters of a name that is taken from a file's
+
+
 def workspace_name(
     source: str,  # a file, a glob, or `simulator`
     simulator: Sequence[Any],
     given: dict[str, Any],
 ) -> str:
-    "The name of a source's workspace."
+    "The name of a source's workspace, unless another source has it."
     if source == SIMULATOR:
         made = {name: str(value) for name, value in _differing(simulator, given).items()}
         return f"{SIMULATOR}-{digest(made)[:6]}" if made else SIMULATOR
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem).strip("-.")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(source).stem)[:_LONGEST].strip("-.")
     return f"{name}-source".lstrip("-") if name in ("", "active", SIMULATOR) else name
 
 # %% ../nbs/17b_runs.ipynb #beb14c35
 def _remembered(workspace: Workspace) -> dict[str, Any]:
     "What the last run there was given; empty where there was none."
     path = workspace / "parameters.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return read_json(path, "delete it, and name the source again: mlkit run --source …")
 
 
 def remember(
@@ -141,13 +156,36 @@ def _choose_workspace(
     given: dict[str, Any],  # as typed
 ) -> Workspace:
     "The workspace that a run works in."
-    current = _current(settings)
     names = {"source", *(p.name for p in simulator)}
     if settings.workspace or not names & given.keys():
-        return current
-    values = given if "source" in given else {**_remembered(current), **given}
-    name = workspace_name(values.get("source", SIMULATOR), simulator, values)
-    return Workspace(settings.workspaces, name)
+        return _current(settings)
+    values = given if "source" in given else {**_remembered(_current(settings)), **given}
+    source = values.get("source", SIMULATOR)
+    return _own(settings, workspace_name(source, simulator, values), source)
+
+
+def _own(
+    settings: Settings,
+    name: str,  # as the source would like it
+    source: str,  # a full path, or `simulator`
+) -> Workspace:
+    "The workspace of a source: by its name or, where another source has that, by its full path."
+    wanted = Workspace(settings.workspaces, name)
+    if _belongs(wanted, source):
+        return wanted
+    return Workspace(settings.workspaces, f"{name}-{digest(source)[:6]}")
+
+
+def _belongs(workspace: Workspace, source: str) -> bool:
+    "Is a workspace free, or made from this file, or from the same content under another name?"
+    if not (workspace / "parameters.json").exists():
+        return True
+    if _remembered(workspace).get("source", SIMULATOR) == source:
+        return True
+    ingested = Record.read(workspace, _INGEST)
+    if ingested is None or source == SIMULATOR:
+        return False
+    return ingested.result["hash"] == source_hash(source)
 
 # %% ../nbs/17b_runs.ipynb #5949e3e8
 def _check_source(
@@ -170,6 +208,18 @@ def _check_source(
         )
     if source != SIMULATOR:
         _check_not_simulated(simulator, given)
+        _check_not_moved(workspace, source)
+
+
+def _check_not_moved(workspace: Workspace, source: str) -> None:
+    "Raise where the file that a workspace was made from is not where it was."
+    try:
+        source_files(source)
+    except SourceError as e:
+        raise PipelineError(
+            f"workspace {workspace.name!r} takes in {source}, and {e} Where it was moved, name "
+            "it there, with --source: the same content finds its workspace again."
+        ) from e
 
 
 def _check_not_simulated(simulator: Sequence[Any], given: dict[str, Any]) -> None:
@@ -192,8 +242,6 @@ def chosen_cut(workspace: Workspace) -> Cut | None:
 
 def _absolute(source: str) -> str:
     "A source relative to where the command was called, as a full path; raises where it is absent."
-    from mlkit.files import source_files
-
     place = Path.cwd() / Path(source).expanduser()
     source_files(place)
     return os.path.abspath(place)
@@ -207,15 +255,13 @@ def _next_cut(workspace: Workspace) -> str:
             "--advance moves on from a served period, and none was served yet; "
             "run without it first."
         )
-    return served.result["end"][:10]
+    return served.result["end"]
 
 # %% ../nbs/17b_runs.ipynb #1575ea67
 def _source_print(settings: Settings, source: str) -> str:
     "Names a source's content; a simulated one is named by its parameters already."
     if source == SIMULATOR:
         return SIMULATOR
-    from mlkit.files import source_hash
-
     return source_hash(settings.root / source)
 
 
@@ -256,6 +302,19 @@ class Prepared:
     def workspace(self) -> Workspace:
         return self.pipeline.workspace
 
+    @property
+    def note(self) -> str:
+        "That another source of the same name has the workspace which one would expect."
+        source = self.given.get("source", SIMULATOR)
+        name = workspace_name(source, (), {})
+        if source == SIMULATOR or self.workspace.name != f"{name}-{digest(source)[:6]}":
+            return ""
+        return (
+            f"workspace {name} was made from another file of that name; this one has "
+            f"{self.workspace.name} (to add it to the other one all the same, set "
+            f"MLKIT_WORKSPACE={name})"
+        )
+
 
 def prepare(
     settings: Settings,
@@ -288,7 +347,7 @@ def prepare(
 @contextmanager
 def only_one(workspace: Workspace) -> Iterator[None]:
     "Hold the workspace's run lock; a second run is told so at once."
-    with open(workspace / "run.lock", "w") as lock:
+    with open(workspace / "run.lock", "w", opener=owner_only) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

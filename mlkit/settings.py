@@ -8,9 +8,11 @@ from __future__ import annotations
 import configparser
 import difflib
 import ipaddress
+import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,13 +22,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'Workspace', 'active_workspace', 'activate']
+__all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'DamagedError', 'read_json', 'read_json_lines',
+           'owner_only', 'Workspace', 'active_workspace', 'activate']
 
 # %% ../nbs/00_settings.ipynb #80466d33
 _BUNDLED = "mlkit.usecases."
 
 
-_WORKSPACE = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_WORKSPACE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 
 
 class Settings(BaseSettings):
@@ -252,18 +255,58 @@ def replace_text(
     os.replace(part, path)
 
 
+class DamagedError(UserError, RuntimeError):
+    "A file of the kit's own is not as it was written; the message names it and what to do."
+
+
+def read_json(
+    path: Path,
+    remedy: str,  # what to do where it is damaged
+    make: Callable[..., Any] = dict,  # called with the object's members
+) -> Any:
+    "The JSON object that the kit keeps in a file. Raises `DamagedError`."
+    try:
+        return make(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as e:
+        raise DamagedError(f"{path} is damaged ({e}): {remedy}") from e
+
+
+def read_json_lines(
+    path: Path,
+    remedy: str,  # what to do where a line is damaged
+) -> list[dict[str, Any]]:  # empty where there is no file
+    "The JSON objects that the kit keeps in a file, one a line. Raises `DamagedError`."
+    found = []
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as e:
+            raise DamagedError(f"{path}, line {number} is damaged ({e}): {remedy}") from e
+    return found
+
+
+def owner_only(path: str, flags: int) -> int:
+    "For `open(…, opener=owner_only)`: a new file is readable and writable by its owner alone."
+    return os.open(path, flags, 0o600)
+
+
+_UNFIT = re.compile(r"[\[\]?]|%[0-9a-fA-F]{2}")  # in a path, to the libraries that are used
+_ACTIVE = "active"  # the file that names the active workspace
+
+
 class Workspace:
     "The folder of one source: log, state, registry, bentos, decisions."
 
     def __init__(
         self,
         home: Path | str,  # the use case's folder, `settings.workspaces`
-        name: str,  # letters, digits, `_ . -`; a letter, a digit or `_` first
+        name: str,  # up to 100 letters, digits, `_ . -`; a letter, a digit or `_` first
     ):
-        if not re.fullmatch(_WORKSPACE, name):
+        if not re.fullmatch(_WORKSPACE, name) or name == _ACTIVE:
             raise SettingsError(
-                f"{name!r} is no name of a workspace: use letters, digits, _ . and -, "
-                "with a letter, a digit or _ first."
+                f"{name!r} is no name of a workspace: use up to 100 letters, digits, _ . and -, "
+                f"with a letter, a digit or _ first, and not the word {_ACTIVE}."
             )
         self.name = name
         self.path = Path(home) / name
@@ -279,11 +322,29 @@ class Workspace:
         "Where the workspace's runs and model versions are recorded."
         return f"sqlite:///{self.path / 'mlflow.db'}"
 
+    def existing(self) -> Workspace:
+        "The same. Raises `SettingsError` where its folder is not there."
+        if self.path.is_dir():
+            return self
+        home = self.path.parent
+        there = [p.name for p in sorted(home.glob("*")) if p.is_dir()]
+        others = f"there are {', '.join(there)}" if there else "there is none yet"
+        raise SettingsError(
+            f"{home} holds no workspace {self.name!r} ({others}): `mlkit run` makes one, and "
+            "MLKIT_WORKSPACE names another."
+        )
+
     def create(self) -> Workspace:
-        "Make the folder. Raises `SettingsError` where that is not allowed."
+        "Make the folder, for its owner only. Raises `SettingsError` where that is not allowed."
+        if found := _UNFIT.search(str(self.path)):
+            raise SettingsError(
+                f"{self.path} cannot hold a workspace: Delta tables and SQLite do not take "
+                f"{found[0]!r} in the name of a folder. Rename it, or set another data folder with "
+                "MLKIT_HOME."
+            )
         probe = self.path / ".writable"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
         except OSError as e:
@@ -296,10 +357,7 @@ class Workspace:
 # %% ../nbs/00_settings.ipynb #ca933621
 def active_workspace(settings: Settings) -> Workspace:  # named in the settings, or the one last run
     "The workspace that commands work on. Raises `SettingsError` where there is none yet."
-    marker = settings.workspaces / "active"
-    name = settings.workspace
-    if not name and marker.is_file():
-        name = marker.read_text().strip()
+    name = settings.workspace or _marked(settings.workspaces / _ACTIVE)
     if name:
         return Workspace(settings.workspaces, name)
     raise SettingsError(
@@ -308,11 +366,25 @@ def active_workspace(settings: Settings) -> Workspace:  # named in the settings,
     )
 
 
+def _marked(marker: Path) -> str:
+    "The name in the file that names the active workspace; empty where there is no such file."
+    if not marker.is_file():
+        return ""
+    name = marker.read_text(errors="replace").strip()
+    try:
+        return Workspace(marker.parent, name).name
+    except SettingsError as e:
+        raise DamagedError(
+            f"{marker} does not name the active workspace: {e} Delete that file and name the "
+            "workspace with MLKIT_WORKSPACE, or the source with mlkit run --source."
+        ) from None
+
+
 def activate(
     settings: Settings,
     name: str,  # the workspace to make the active one
 ) -> Workspace:
     "Create the workspace if need be, and let later commands follow it."
     made = Workspace(settings.workspaces, name).create()
-    replace_text(settings.workspaces / "active", name)
+    replace_text(settings.workspaces / _ACTIVE, name)
     return made

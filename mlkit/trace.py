@@ -25,6 +25,7 @@ from .modelfiles import load_model, model_digest
 from .models import Model, row
 from .parity import compare
 from .policy import Policy, load_policy, route
+from .settings import read_json_lines
 from .usecase import UseCase
 
 # %% auto #0
@@ -33,10 +34,7 @@ __all__ = ['remember_source', 'events_behind', 'reproduce', 'Trace', 'trace']
 # %% ../nbs/16_trace.ipynb #a28c5801
 def _sources(folder: Path) -> list[dict[str, Any]]:
     "Every source file that was ingested into a workspace."
-    path = folder / "sources.jsonl"
-    if not path.exists():
-        return []
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    return read_json_lines(folder / "sources.jsonl", "mend that line, or remove it.")
 
 
 def remember_source(

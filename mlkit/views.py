@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
-from .display import pairs_table, plain_table
+from .display import clean, pairs_table, plain_table, styled
+from .period import moment_text
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def models_table(
     for v in versions:
         table.add_row(
             str(v["version"]),
-            f"[green]{escape(', '.join(v['roles']))}[/]",
-            escape(v["kind"]),
-            v["cut"][:10],
+            styled(", ".join(v["roles"]), "green"),
+            v["kind"],
+            moment_text(v["cut"]) if v["cut"] else _NOTHING,
             _number(v["ap"], ".4f"),
-            escape(str(v["made"])),
-            escape(v["run"]),
+            str(v["made"]),
+            f"{v['run']} (is gone)" if v["run_gone"] else v["run"],
         )
     return table
 
@@ -59,7 +60,7 @@ def audit_line(
     "Who did what, when, and why."
     rest = {k: v for k, v in entry.items() if k not in ("at", "by", "action")}
     details = " ".join(f"{name}={value}" for name, value in rest.items())
-    return escape(f"{entry['at']}  {entry['by']:<12} {entry['action']:<16} {details}")
+    return clean(f"{entry['at']}  {entry['by']:<12} {entry['action']:<16} {details}")
 
 # %% ../nbs/17c_views.ipynb #e84dbcce
 def _why(decision: dict[str, Any]) -> str:
@@ -72,7 +73,7 @@ def queue_table(
     cases: Iterable[dict[str, Any]],  # as `review.cases` lists them
 ) -> Table:
     "Cases, one a line."
-    table = Table(box=None, header_style="dim")
+    table = plain_table()
     table.add_column("decision", no_wrap=True)
     table.add_column("request")
     table.add_column("loss", justify="right")
@@ -81,10 +82,10 @@ def queue_table(
     for c in cases:
         table.add_row(
             c["decision_id"],
-            escape(c["event_id"]),
+            c["event_id"],
             _number(c["expected_loss"], ",.2f"),
             _number(c["probability"], ".2f"),
-            escape(_why(c["decision"])),
+            _why(c["decision"]),
             c["verdict"] or "",
         )
     return table
@@ -126,17 +127,14 @@ _LAST = 5  # events shown of each stream
 def _model_branch(tree: Tree, t: Trace) -> None:
     "The model, how it was trained, and on what."
     m, lineage = t.model, t.model["lineage"]
-    files = "unchanged" if m["unchanged"] else "[red]CHANGED[/]"
-    branch = tree.add(
-        f"model version {m['version']} ({escape(m['kind'])}), digest {m['digest']}, files {files}; "
-        f"release {escape(str(t.decision['release']))}"
-    )
-    branch.add(
-        f"run {m['run']}: trained at the cut {lineage['cut'][:10]} on {m['rows']['train']:,} "
-        f"requests, {escape(str(m['recipe']['params']))}"
-    )
+    model = f"model version {m['version']} ({m['kind']}), digest {m['digest']}, files "
+    files = ("unchanged", "") if m["unchanged"] else ("CHANGED", "red")
+    release = f"; release {t.decision['release']}"
+    branch = tree.add(Text.assemble(clean(model), files, clean(release)))
+    trained = f"trained at the cut {moment_text(lineage['cut'])} on {m['rows']['train']:,} requests"
+    branch.add(styled(f"run {m['run']}: {trained}, {m['recipe']['params']}"))
     logs = [f"{name[4:]} {value}" for name, value in lineage.items() if name.startswith("log_")]
-    branch.add(escape(f"source {lineage['source']}; log {', '.join(logs)}"))
+    branch.add(styled(f"source {lineage['source']}; log {', '.join(logs)}"))
 
 
 def _events_branch(tree: Tree, t: Trace) -> None:
@@ -144,44 +142,40 @@ def _events_branch(tree: Tree, t: Trace) -> None:
     branch = tree.add("raw events behind them")
     for stream, rows in t.events.items():
         seq = t.decision["state"].get(stream)
-        of_stream = branch.add(f"{stream}: {len(rows)} events, of the state up to seq {seq}")
+        known = f"{stream}: {len(rows)} events, of the state up to seq {seq}"
+        of_stream = branch.add(styled(known))
         for row in rows[-_LAST:]:
-            of_stream.add(
-                escape(
-                    f"{row['event_id']}  {row['event_time']:%Y-%m-%d %H:%M:%S}  seq {row['seq']}"
-                    f"  batch {row['batch_id']}"
-                )
-            )
+            at = f"{row['event_time']:%Y-%m-%d %H:%M:%S}"
+            found = f"{row['event_id']}  {at}  seq {row['seq']}  batch {row['batch_id']}"
+            of_stream.add(styled(found))
     for source in t.sources:
-        branch.add(escape(f"source file {source['path']}  BLAKE2b {source['hash']}"))
+        branch.add(styled(f"source file {source['path']}  BLAKE2b {source['hash']}"))
 
 
-def _verdict(t: Trace) -> str:
+def _verdict(t: Trace) -> Text:
     "Whether the decision was reproduced."
     if not t.replayed:
-        return "not possible, the decision was degraded"
+        return styled("not possible, the decision was degraded")
     if t.reproduced:
-        return "[green]identical, bit for bit[/]"
+        return styled("identical, bit for bit", "green")
     different = [name for name, same in t.replayed.items() if not same]
-    return f"[red]DIFFERENT[/]: {escape(', '.join(different))}"
+    return Text.assemble(("DIFFERENT", "red"), clean(f": {', '.join(different)}"))
 
 
 def trace_tree(t: Trace) -> Tree:
     "A decision and everything behind it."
     d = t.decision
-    tree = Tree(
-        f"[bold]{escape(d['decision_id'])}[/]  {escape(d['route'])}  "
-        f"probability {d['probability']}  at {d['at']}"
-    )
-    tree.add(escape(f"request {json.dumps(d['request'])}"))
+    decided = f"  {d['route']}  probability {d['probability']}  at {d['at']}"
+    tree = Tree(Text.assemble((clean(d["decision_id"]), "bold"), clean(decided)))
+    tree.add(styled(f"request {json.dumps(d['request'], ensure_ascii=False)}"))
     reasons = "; ".join(d["policy_reasons"]) or "low risk"
-    tree.add(escape(f"policy {t.policy['name']} {t.policy['hash']}: {reasons}"))
+    tree.add(styled(f"policy {t.policy['name']} {t.policy['hash']}: {reasons}"))
     _model_branch(tree, t)
-    values = tree.add(f"features {d['features']}")
+    values = tree.add(styled(f"features {d['features']}"))
     for name, value in d["values"].items():
-        values.add(escape(f"{name} = {value}"))
+        values.add(styled(f"{name} = {value}"))
     _events_branch(tree, t)
-    tree.add(f"computed again from the raw events: {_verdict(t)}")
+    tree.add(Text.assemble("computed again from the raw events: ", _verdict(t)))
     return tree
 
 # %% ../nbs/17c_views.ipynb #d4a1e1d3
@@ -191,7 +185,7 @@ def catalogue_table(
     "Every feature: type, unit, its value where there is nothing, and its meaning."
     table = plain_table("feature", "type", "unit", "nothing", "meaning")
     for row in catalogue.iter_rows():
-        table.add_row(*(escape(str(value)) for value in row))
+        table.add_row(*map(str, row))
     return table
 
 
@@ -199,6 +193,6 @@ def settings_table(settings: Settings) -> Table:
     "The settings in force, and what each is for; a secret is stars."
     table = plain_table("key", "value", "")
     for name, field in Settings.model_fields.items():
-        value = escape(str(getattr(settings, name)))
-        table.add_row(name, value, f"[dim]{escape(field.description or '')}[/]")
+        value = str(getattr(settings, name))
+        table.add_row(name, value, styled(field.description or "", "dim"))
     return table

@@ -30,7 +30,8 @@ def test_what_a_user_can_mend_is_a_line(monkeypatch, capsys, error, code):
     with pytest.raises(SystemExit) as e:
         cli.main()
     assert e.value.code == code
-    assert capsys.readouterr().err.strip() == str(error)
+    said = str(error).replace("[Errno 2] No such file", "No such file.")
+    assert capsys.readouterr().err.strip() == said
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch):

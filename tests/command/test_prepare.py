@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlkit.pipeline import Record
+from mlkit.records import Record
 from mlkit.runs import (
     _outside_of,
     prepare,
@@ -135,7 +135,7 @@ def test_advance_needs_a_served_period(settings):
         prepare(settings, FRAUD, advance=True)
     workspace = Workspace(settings.workspaces, "simulator")
     Record(dict(end="2025-04-18T00:00:00+00:00")).write(workspace, "07_serve")
-    assert prepare(settings, FRAUD, advance=True).given["cut"] == "2025-04-18"
+    assert prepare(settings, FRAUD, advance=True).given["cut"] == "2025-04-18T00:00:00+00:00"
 
 
 def test_a_source_is_known_by_its_bytes(settings, source):

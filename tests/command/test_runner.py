@@ -5,7 +5,8 @@ import json
 import pytest
 from small_pipeline import begin_code, pipeline, write_pipeline, write_step
 
-from mlkit.pipeline import Record, Selection, StepFailed, Watcher, preview, run
+from mlkit.pipeline import Selection, StepFailed, Watcher, preview, run
+from mlkit.records import Record
 from mlkit.steps import PipelineError
 
 
