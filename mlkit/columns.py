@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 # %% auto #0
-__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'Number', 'Integer', 'read_json', 'json_column', 'json_frame']
+__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'Number', 'Integer', 'read_json', 'json_column', 'json_frame', 'json_as_text',
+           'as_text']
 
 # %% ../nbs/00a_columns.ipynb #a9dc1d4c
 KINDS = ("text", "integer", "decimal", "float", "flag", "moment")  # those a field may take
@@ -123,3 +124,14 @@ def json_frame(
     "Objects as rows; where one lacks a key, null."
     columns = dict.fromkeys([*names, *(name for row in rows for name in row)])
     return pl.DataFrame({c: json_column(row.get(c) for row in rows) for c in columns})
+
+# %% ../nbs/00a_columns.ipynb #a1c0de02
+def json_as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    "JSON columns as text, without the kinds of their values; the others as they are."
+    found = [c for c, dtype in frame.schema.items() if dtype == JSON]
+    return frame.with_columns(pl.col(c).struct.field("text").alias(c) for c in found)
+
+
+def as_text(frame: pl.DataFrame) -> pl.DataFrame:
+    "All values as text."
+    return json_as_text(frame).cast(pl.String, strict=False)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from .columns import as_text
 from .fields import ContractError, Field, Fixed, Key, Text, Time
 
 # %% auto #0
@@ -182,10 +183,10 @@ def check(
     flags, whys = _problems(stream, frame, parsed)
     broken = flags.select(pl.any_horizontal(pl.all())).to_series()
     if not broken.any():
-        return parsed, frame.clear().cast(pl.String).with_columns(reason=pl.lit("", pl.String))
+        return parsed, as_text(frame.clear()).with_columns(reason=pl.lit("", pl.String))
     each = [pl.when(str(i)).then(pl.lit(why)) for i, why in enumerate(whys)]
     reason = pl.concat_list(each).list.drop_nulls().list.join("; ")
-    refused = frame.filter(broken).cast(pl.String, strict=False)
+    refused = as_text(frame.filter(broken))
     reasons = flags.filter(broken).select(reason).to_series()
     return parsed.filter(~broken), refused.with_columns(reason=reasons)
 

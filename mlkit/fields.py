@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -15,11 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from . import exact
+from .columns import KINDS, kind_of
 from .errors import UserError
 from .values import FeatureType
 
 # %% auto #0
-__all__ = ['Problem', 'TIME', 'ISO', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category', 'Time']
+__all__ = ['Problem', 'TIME', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category', 'Time']
 
 # %% ../nbs/00a_fields.ipynb #24ca741d
 class ContractError(UserError, ValueError):
@@ -32,6 +34,10 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
 # %% ../nbs/00a_fields.ipynb #c88a7ec3
+_Reader = Callable[[pl.Expr, Any], pl.Expr]  # a column and its type to this field's type
+_OF_JSON = dict(integer="integer", number="decimal", flag="flag")  # what a kind of JSON counts as
+
+
 @dataclass(frozen=True)
 class Field:
     "One column of a stream; the subclasses are what a contract is written with."
@@ -42,8 +48,36 @@ class Field:
     shown_dtype: ClassVar[Any] = None  # Polars type of shown values where it is not `dtype`
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        "The column `name`, of any type, as this field's type; null where that is impossible."
-        return pl.col(name).cast(self.dtype, strict=False)
+        """The column `name` as this field's type; null where a value cannot be taken exactly.
+
+        Raises `ContractError` where no value of the given type can be.
+        """
+        column, kind = pl.col(name), kind_of(given)
+        read = self._reader(given)
+        if read is not None:
+            plain = column.cast(pl.String) if kind == "text" else column
+            return read(plain, given)
+        if kind == "nothing":
+            return pl.when(column.is_not_null()).then(pl.lit(None, self.dtype))
+        raise ContractError(
+            f"{name}: a column of type {given} holds nothing that a {type(self).__name__} can be "
+            f"taken from; it takes {', '.join(self.kinds())}."
+        )
+
+    @classmethod
+    def kinds(cls) -> list[str]:
+        "The kinds of columns that values are taken from, beside JSON."
+        return [kind for kind in KINDS if hasattr(cls, f"_of_{kind}")]
+
+    def _reader(self, given: pl.DataType) -> _Reader | None:
+        return getattr(self, f"_of_{kind_of(given)}", None)
+
+    def _of_json(self, column: pl.Expr, given: Any) -> pl.Expr:
+        "Text as from any other source; a number or a flag as it was written, where it is taken."
+        taken = ["text", *(json for json, kind in _OF_JSON.items() if kind in self.kinds())]
+        text, kind = column.struct.field("text"), column.struct.field("kind")
+        read: Any = self._reader(pl.String())
+        return read(pl.when(kind.is_in(taken)).then(text), pl.String())
 
     def problems(self, name: str) -> list[Problem]:
         "What else may be wrong with the parsed column."
@@ -107,14 +141,6 @@ class Field:
         "The type of a feature that shows a value of this field."
         raise ContractError(f"a {type(self).__name__} is no number, flag or category.")
 
-# %% ../nbs/00a_fields.ipynb #b7645509
-def _number(name: str, given: pl.DataType) -> pl.Expr:
-    "Numbers or text as Float64; null where that fails, NaN kept. A flag is no number."
-    if given == pl.Boolean:
-        return pl.lit(None, pl.Float64)
-    text = pl.col(name).str.strip_chars() if given == pl.String else pl.col(name)
-    return text.cast(pl.Float64, strict=False)
-
 # %% ../nbs/00a_fields.ipynb #f964e0b5
 @dataclass(frozen=True)
 class Fixed(Field):
@@ -133,7 +159,7 @@ class Fixed(Field):
         if not self.low <= self.high:
             bounds = f"low={self.low} to high={self.high}"
             raise ContractError(f"Fixed: there is no amount from {bounds}.")
-        if max(abs(self.low), abs(self.high)) * self.factor > 2**53:
+        if max(abs(self.low), abs(self.high)) * self.factor > exact.units_limit(self.places):
             bounds = f"bounds {self.low}..{self.high} at {self.places} places"
             raise ContractError(f"{bounds} do not fit a float64 exactly; narrow them.")
 
@@ -147,11 +173,17 @@ class Fixed(Field):
         "Smallest and largest stored value."
         return round(self.low * self.factor), round(self.high * self.factor)
 
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        units = _number(name, given) * self.factor
-        whole = units.round()
-        fits = ((units - whole).abs() < 1e-4) & whole.is_finite() & (whole.abs() < 2.0**53)
-        return pl.when(fits).then(whole).otherwise(None).cast(pl.Int64)
+    def _of_text(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.units_of_text(column, self.places)
+
+    def _of_integer(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.units_of_integer(column, self.places)
+
+    def _of_decimal(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.units_of_text(column.cast(pl.String), self.places)
+
+    def _of_float(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.units_of_float(column, given, self.places)
 
     def problems(self, name: str) -> list[Problem]:
         low, high = self.bounds
@@ -163,19 +195,17 @@ class Fixed(Field):
     def _value(self, raw: Any) -> int:
         if isinstance(raw, bool) or not isinstance(raw, (int, float)):
             raise ValueError("must be a number")
-        units = float(raw) * self.factor
-        if not math.isfinite(units):
+        number = float(raw)
+        if not math.isfinite(number * self.factor):
             raise ValueError("must be a finite number")
-        whole = round(units)
-        if abs(units - whole) >= 1e-4:
+        whole = raw * self.factor if isinstance(raw, int) else round(number * self.factor)
+        if whole / self.factor != number:
             raise ValueError(f"must have at most {self.places} decimals")
         low, high = self.bounds
         if whole < low:
             raise ValueError(f"must not be below {self.low:g}")
         if whole > high:
             raise ValueError(f"must not be above {self.high:g}")
-        if abs(whole) >= 2**53:
-            raise ValueError("out of range")
         return whole
 
     def shown(self, stored: int | None) -> float | None:
@@ -204,13 +234,17 @@ class Key(Field):
 
     dtype: ClassVar[Any] = pl.Int64
 
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        if given == pl.Boolean:
-            return pl.lit(None, pl.Int64)
-        if not given.is_float():
-            return super().parse(name, given)
-        number = pl.col(name)
-        return pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
+    def _of_text(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.whole_of_text(column)
+
+    def _of_integer(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return column.cast(pl.Int64, strict=False)
+
+    def _of_decimal(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.whole_of_decimal(column)
+
+    def _of_float(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.whole_of_float(column, given)
 
     def _value(self, raw: Any) -> int:
         if isinstance(raw, bool) or not isinstance(raw, int) or not -(2**63) <= raw < 2**63:
@@ -221,8 +255,18 @@ class Key(Field):
         return super().json_schema() | dict(type="integer", format="int64")
 
 
+class _Words(Field):
+    "Read as text. A whole number has one way to be written; other numbers have several."
+
+    def _of_text(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return column
+
+    def _of_integer(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return column.cast(pl.String)
+
+
 @dataclass(frozen=True)
-class Text(Field):
+class Text(_Words):
     "Text of bounded length; as a key, it names an entity."
 
     longest: int = 200
@@ -253,12 +297,17 @@ class Flag(Field):
 
     dtype: ClassVar[Any] = pl.Boolean
 
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        if given == pl.Boolean:
-            return pl.col(name)
-        if given != pl.String:
-            return pl.when(pl.col(name) == 1).then(True).when(pl.col(name) == 0).then(False)
-        word = pl.col(name).str.strip_chars().str.to_lowercase()
+    def _of_flag(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return column
+
+    def _of_integer(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return pl.when(column == 1).then(True).when(column == 0).then(False)
+
+    def _of_float(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return self._of_integer(column, given)
+
+    def _of_text(self, column: pl.Expr, given: Any) -> pl.Expr:
+        word = column.str.strip_chars().str.to_lowercase()
         yes, no = word.is_in(["1", "true", "yes"]), word.is_in(["0", "false", "no"])
         return pl.when(yes).then(True).when(no).then(False)
 
@@ -275,7 +324,7 @@ class Flag(Field):
 
 # %% ../nbs/00a_fields.ipynb #590747d5
 @dataclass(frozen=True)
-class Category(Field):
+class Category(_Words):
     "One of a declared list of words."
 
     values: tuple[str, ...] = ()
@@ -315,37 +364,17 @@ class Category(Field):
         return FeatureType(pl.Enum(self.values), "category", words=tuple(self.values))
 
 # %% ../nbs/00a_fields.ipynb #83e1e622
-_DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
-_OFFSET = "(Z|[+-]([01][0-9]|2[0-3]):?[0-5][0-9])?"
-ISO = f"^{_DATE}[T ]{_CLOCK}{_OFFSET}$"  # the one way to write a time, in files and requests
-
-
-def _time_of_text(text: pl.Expr) -> pl.Expr:
-    "ISO 8601 as a moment; null where it is none."
-    plain = text.str.strip_chars()
-    written = pl.when(plain.str.contains(ISO)).then(plain)
-    iso = written.str.replace(" ", "T").str.replace("Z$", "+00:00")
-    zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
-    naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    return pl.coalesce(zoned.cast(TIME), naive.dt.replace_time_zone("UTC"))
-
-
 @dataclass(frozen=True)
 class Time(Field):
     "A moment, to the microsecond, in UTC."
 
     dtype: ClassVar[Any] = TIME
 
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        column = pl.col(name)
-        if given == pl.String:
-            return _time_of_text(column)
-        if not isinstance(given, pl.Datetime):
-            return pl.lit(None, TIME)
-        if given.time_zone is None:
-            return column.dt.replace_time_zone("UTC").cast(TIME)
-        return column.dt.convert_time_zone("UTC").cast(TIME)
+    def _of_text(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.moment_of_text(column)
+
+    def _of_moment(self, column: pl.Expr, given: Any) -> pl.Expr:
+        return exact.moment_of_datetime(column, given)
 
     def problems(self, name: str) -> list[Problem]:
         inside = pl.col(name).is_between(_EARLIEST, _LATEST, closed="left")
@@ -353,7 +382,7 @@ class Time(Field):
 
     def _value(self, raw: Any) -> datetime:
         if isinstance(raw, str):
-            raw = _moment_of_text(raw.strip())
+            raw = exact.moment(raw.strip())
         if not isinstance(raw, datetime):
             raise ValueError("must be an ISO 8601 time")
         naive = raw.tzinfo is None
@@ -367,12 +396,3 @@ class Time(Field):
 
     def json_schema(self) -> dict[str, Any]:
         return super().json_schema() | dict(type="string", format="date-time")
-
-
-def _moment_of_text(text: str) -> datetime:
-    if not re.fullmatch(ISO, text):
-        raise ValueError("must be an ISO 8601 time such as 2025-04-11T10:15:00Z")
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("must be an ISO 8601 time") from None

@@ -15,12 +15,13 @@ from typing import Any
 
 import polars as pl
 
+from .columns import json_as_text
 from .events import Stream, check
 from .expressions import why_not_row_wise
 from .fields import ContractError, Field, Fixed, Time
 
 # %% auto #0
-__all__ = ['Frames', 'SourceFormat', 'row_number', 'midnight_utc', 'find_format', 'to_events']
+__all__ = ['Frames', 'SourceFormat', 'row_number', 'decimal', 'midnight_utc', 'find_format', 'to_events']
 
 # %% ../nbs/02c_formats.ipynb #b2c9e0e0
 _Expressions = Mapping[str, pl.Expr]  # field to what gives it
@@ -186,6 +187,20 @@ def row_number(
     return pl.lit(prefix) + pl.col(_ROW).cast(pl.String)
 
 
+def decimal(
+    column: str,  # of floats, or of their text
+    places: int,
+) -> pl.Expr:
+    """For `compute`: what float arithmetic has left beside a decimal is that decimal.
+
+    `amount=decimal("price", 2)` takes 85.64999999999999 as 85.65, and 85.655 as it is.
+    """
+    value = pl.col(column).cast(pl.Float64)
+    rounded = value.round(places)
+    beside = (value - rounded).abs() < 1e-4 / 10**places
+    return pl.when(beside).then(rounded).otherwise(value)
+
+
 def midnight_utc(
     column: str,  # of dates, or of text such as 2025-04-11
 ) -> pl.Expr:
@@ -221,9 +236,8 @@ def to_events(
     "Turn rows into events."
     rows, refused = check(fmt.row, _named(fmt, raw))
     events, rejected = {fmt.main: rows.select(list(fmt.main.fields))}, {fmt.main: refused}
-    shown = rows.with_columns(
-        pl.col(name) / f.factor for name, f in fmt.row.fields.items() if isinstance(f, Fixed)
-    )
+    measures = {name: f for name, f in fmt.row.fields.items() if isinstance(f, Fixed)}
+    shown = rows.with_columns(f.shown_all(rows[name]) for name, f in measures.items())
     for stream, columns in fmt.derive.items():
         happened = pl.col("event_time").is_not_null()
         with _computing(fmt, columns):
@@ -246,10 +260,11 @@ def _computing(fmt: SourceFormat, columns: Iterable[str]) -> Iterator[None]:
 
 def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     "The row's fields, as the file gives them. Raises `ContractError`."
-    mapped = {name: pl.col(c) for c, name in fmt.columns.items() if c in raw.columns}
+    mapped = {name: raw[c] for c, name in fmt.columns.items() if c in raw.columns}
     numbered = raw.with_row_index(_ROW, offset=1)
     with _computing(fmt, fmt.compute):
-        named = numbered.select(**mapped, **fmt.compute)
+        computed = json_as_text(numbered).with_columns(**fmt.compute).select(fmt.compute.keys())
+    named = computed.with_columns(**mapped) if computed.width else pl.DataFrame(mapped)
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):
             raise ContractError(

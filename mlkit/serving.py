@@ -17,6 +17,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Histogram
 
+from .columns import JSONError, read_json
 from .decisions import DecisionLog, Engine, answer, answer_schema, load_release
 from .events import Stream, accept
 from .fields import ContractError, Field
@@ -116,8 +117,8 @@ async def _decide(request: Request) -> Response:
     except _TooLarge:
         return _refuse(413, "too large", f"the body is larger than {state.max_body // 1024} kB")
     try:
-        raw = orjson.loads(body)
-    except orjson.JSONDecodeError as e:
+        raw = read_json(body)
+    except JSONError as e:
         return _refuse(400, "not JSON", str(e))
     if not isinstance(raw, dict):
         return _refuse(422, "not a request", "send a JSON object")

@@ -14,7 +14,7 @@ import polars as pl
 from ..events import Stream
 from ..features import FeatureSet, FeatureView
 from ..fields import Category, Fixed, Flag, Key, Text, Time
-from ..formats import SourceFormat
+from ..formats import SourceFormat, decimal
 from ..policy import Guard, Policy, Route
 from ..simulators import Simulator
 from ..splits import LabelRule, Plan
@@ -84,9 +84,9 @@ HANDBOOK = SourceFormat(
         TX_DATETIME="event_time",
         CUSTOMER_ID="customer_id",
         TERMINAL_ID="terminal_id",
-        TX_AMOUNT="amount",
         TX_FRAUD="is_fraud",
     ),
+    compute=dict(amount=decimal("TX_AMOUNT", places=2)),
     extra=dict(is_fraud=Flag()),
     derive={Label: _outcome(pl.col("event_time") + timedelta(days=7))},
     ignore=("TX_TIME_SECONDS", "TX_TIME_DAYS", "TX_FRAUD_SCENARIO"),

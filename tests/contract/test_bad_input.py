@@ -240,7 +240,7 @@ FILES = {
     "column twice": (
         "file.csv",
         lambda rows, folder: csv(rows).replace(b"customer_id", b"amount", 1),
-        "'customer_id' is missing",
+        "the column 'amount' is there twice",
     ),
     "another table": ("file.csv", lambda rows, folder: b"a,b\n1,2\n", "no known format"),
     "ragged line": (

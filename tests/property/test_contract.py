@@ -235,8 +235,10 @@ def test_same_verdict_on_unusual_times(text):
 
 @pytest.mark.parametrize("name, value", [("amount", True), ("key", True), ("tip", False)])
 def test_flag_is_no_number(name, value):
-    "A column of yes and no is not taken for amounts or keys, in a frame as in a request."
-    assert single({**GOOD, name: value}) is None and framed({**GOOD, name: value}) is None
+    "A column of yes and no is not taken for amounts or keys: the whole frame is refused."
+    assert single({**GOOD, name: value}) is None
+    with pytest.raises(ContractError, match=f"{name}: a column of type Boolean"):
+        framed({**GOOD, name: value})
 
 
 @settings(max_examples=60)
