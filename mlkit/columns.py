@@ -111,10 +111,21 @@ def _with_kind(value: Any) -> tuple[str | None, str | None]:
     if isinstance(value, bool):
         return str(value).lower(), "flag"
     if isinstance(value, (dict, list)):
-        return json.dumps(value, ensure_ascii=False), "nested"
+        return _nested(value), "nested"
     if isinstance(value, Integer):
         return str(value), "integer"
     return str(value), "number" if isinstance(value, Number) else "text"
+
+
+def _nested(value: Any) -> str:
+    "As it was written, but for spaces."
+    if isinstance(value, dict):
+        pairs = (f"{_nested(name)}: {_nested(inner)}" for name, inner in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_nested(inner) for inner in value) + "]"
+    number = isinstance(value, (Integer, Number))
+    return str(value) if number else json.dumps(value, ensure_ascii=False)
 
 
 def json_frame(

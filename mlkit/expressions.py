@@ -16,8 +16,7 @@ from .events import Stream
 from .fields import ContractError
 
 # %% auto #0
-__all__ = ['why_not_row_wise', 'result_type', 'narrow_part', 'finite', 'readable', 'as_request', 'request_schema', 'row_wise',
-           'row_wise_error']
+__all__ = ['why_not_row_wise', 'result_type', 'finite', 'readable', 'as_request', 'request_schema', 'row_wise', 'row_wise_error']
 
 # %% ../nbs/01c_expressions.ipynb #62e9f532
 _SEVERAL = "stands for several columns; write one expression for each."
@@ -78,32 +77,12 @@ def why_not_row_wise(
     return None if _is_row_wise(expr) else _OTHERS
 
 # %% ../nbs/01c_expressions.ipynb #bb2ebd3a
-_NARROW = (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
-_ARITHMETIC = ("Plus", "Minus", "Multiply")
-
-
 def result_type(
     expr: pl.Expr,
     columns: dict[str, Any],  # name to type
 ) -> pl.DataType:
     "The type of an expression's values. Raises what Polars raises where it has none."
     return pl.LazyFrame(schema=columns).select(x=expr).collect_schema()["x"]
-
-
-def narrow_part(
-    expr: pl.Expr,
-    columns: dict[str, Any],  # name to type
-) -> str | None:  # a part that computes in less than 64 bits
-    "Look for whole-number arithmetic that could overflow without an error."
-    if expr.meta.is_literal() or expr.meta.is_column():
-        return None
-    node = json.loads(expr.meta.serialize(format="json")).get("BinaryExpr", {})
-    if node.get("op") in _ARITHMETIC and result_type(expr, columns) in _NARROW:
-        return str(expr)
-    for part in expr.meta.pop():
-        if found := narrow_part(part, columns):
-            return found
-    return None
 
 # %% ../nbs/01c_expressions.ipynb #eb5885d3
 def finite(expr: pl.Expr, dtype: Any) -> pl.Expr:

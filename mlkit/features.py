@@ -16,16 +16,10 @@ import polars as pl
 
 from .aggregates import Aggregate, Feature
 from .events import Condition, Stream, window_us
-from mlkit.expressions import (
-    finite,
-    narrow_part,
-    readable,
-    request_schema,
-    result_type,
-    why_not_row_wise,
-)
+from .expressions import finite, readable, request_schema, result_type, why_not_row_wise
 from .facts import Fact, GroupBy
 from .fields import ContractError, Field, Fixed, Time
+from .ranges import COUNTS, Range, check_range
 from .values import FeatureType
 
 # %% auto #0
@@ -152,8 +146,9 @@ def _row_feature(
     columns = request_schema(request) | {f.name: f.dtype for f in before}
     try:
         dtype = _checked_type(request, expr, columns)
+        check_range(expr, columns, _known_ranges(before, columns))
     except ContractError as e:
-        raise ContractError(f"{view.__name__}.{name}{e}") from None
+        raise ContractError(f"{view.__name__}.{name}: {e}") from None
     full = f"{view.__name__.lower()}_{name}" if view.key else name
     title = (view.__doc__ or "").strip().partition("\n")[0].rstrip(".")
     doc = f"{title}: {readable(expr)}" if title else readable(expr)
@@ -167,27 +162,32 @@ def _row_type(dtype: Any) -> FeatureType:
 
 
 def _checked_type(request: type[Stream], expr: pl.Expr, columns: dict[str, Any]) -> pl.DataType:
-    "The type of a row-wise feature. Raises `ContractError`, as what follows the feature's name."
+    "The type of a row-wise feature. Raises `ContractError`."
     if unknown := sorted(set(expr.meta.root_names()) - set(columns)):
         raise ContractError(
-            f": reads {unknown[0]!r}, which is neither a field of {request.__name__} nor a "
+            f"reads {unknown[0]!r}, which is neither a field of {request.__name__} nor a "
             f"feature that comes before it. There are {', '.join(columns)}."
         )
     try:
         dtype = result_type(expr, columns)
     except pl.exceptions.PolarsError as e:
-        raise ContractError(f": {str(e).splitlines()[0]}.") from None
+        raise ContractError(f"{str(e).splitlines()[0]}.") from None
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)):
         raise ContractError(
-            f" is of type {dtype}; a feature is a number, a flag or a category "
+            f"is of type {dtype}; a feature is a number, a flag or a category "
             "(cast it to pl.Enum with its vocabulary)."
         )
-    if narrow := narrow_part(expr, columns):
-        raise ContractError(
-            f": {narrow} is computed in a type of less than 64 bits and would overflow without "
-            "an error; cast its parts to pl.Int64 first."
-        )
     return dtype
+
+
+def _known_ranges(before: Sequence[Feature], columns: dict[str, Any]) -> dict[str, Range]:
+    "The whole numbers that features can be."
+    known: dict[str, Range] = {}
+    for feature in before:
+        made = COUNTS if feature.expr is None else check_range(feature.expr, columns, known)
+        if made is not None:
+            known[feature.name] = made
+    return known
 
 # %% ../nbs/04_features.ipynb #4241b526
 def is_measure(feature: Feature) -> bool:

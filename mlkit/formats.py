@@ -19,6 +19,7 @@ from .columns import json_as_text
 from .events import Stream, check
 from .expressions import why_not_row_wise
 from .fields import ContractError, Field, Fixed, Time
+from .ranges import check_range, ranges_of
 
 # %% auto #0
 __all__ = ['Frames', 'SourceFormat', 'row_number', 'decimal', 'midnight_utc', 'find_format', 'to_events']
@@ -241,9 +242,17 @@ def to_events(
     for stream, columns in fmt.derive.items():
         happened = pl.col("event_time").is_not_null()
         with _computing(fmt, columns):
-            made = shown.lazy().select(**columns).filter(happened).collect()
+            made = _evaluate(shown, columns).filter(happened)
         events[stream], rejected[stream] = check(stream, made)
     return events, rejected
+
+
+def _evaluate(frame: pl.DataFrame, expressions: _Expressions) -> pl.DataFrame:
+    "Columns of a frame's rows. Raises `ContractError` where a whole number might overflow."
+    known = ranges_of(frame.select({c for e in expressions.values() for c in e.meta.root_names()}))
+    for expression in expressions.values():
+        check_range(expression, dict(frame.schema), known)
+    return frame.with_columns(**expressions).select(expressions.keys())
 
 
 @contextmanager
@@ -251,7 +260,7 @@ def _computing(fmt: SourceFormat, columns: Iterable[str]) -> Iterator[None]:
     "An expression that fails on a file's values is told from a fault of the kit."
     try:
         yield
-    except pl.exceptions.PolarsError as e:
+    except (pl.exceptions.PolarsError, ContractError) as e:
         names, problem = ", ".join(columns), str(e).splitlines()[0]
         raise ContractError(
             f"source format {fmt.name!r}: {names} cannot be computed from this file: {problem}"
@@ -263,7 +272,7 @@ def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     mapped = {name: raw[c] for c, name in fmt.columns.items() if c in raw.columns}
     numbered = raw.with_row_index(_ROW, offset=1)
     with _computing(fmt, fmt.compute):
-        computed = json_as_text(numbered).with_columns(**fmt.compute).select(fmt.compute.keys())
+        computed = _evaluate(json_as_text(numbered), fmt.compute)
     named = computed.with_columns(**mapped) if computed.width else pl.DataFrame(mapped)
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):
