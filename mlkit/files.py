@@ -12,23 +12,17 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import orjson
 import polars as pl
 
 from .errors import UserError
+from .readers import READERS, SourceError
 from .settings import SettingsError, load_settings
 
 # %% auto #0
-__all__ = ['SourceError', 'source_files', 'content_hash', 'source_hash', 'joint_hash', 'memory_need', 'is_passing', 'json_text',
-           'read_source', 'is_failure']
+__all__ = ['source_files', 'content_hash', 'source_hash', 'joint_hash', 'memory_need', 'is_passing', 'read_source', 'is_failure']
 
 # %% ../nbs/02b_files.ipynb #2eb939c8
-class SourceError(UserError, ValueError):
-    "A source cannot be read; nothing was ingested from it."
-
-
 def source_files(
     source: str | Path,  # a file or a glob
 ) -> list[Path]:  # at least one, in a stable order
@@ -182,7 +176,7 @@ def _check_need(path: Path) -> None:
     need = memory_need(path) / 1e6
     if need > allowed:
         raise SourceError(
-            f"{path} would take about {need:,.0f} MB of memory, and a file may take {allowed:,} MB; "
+            f"{path} would take about {need:,.0f} MB of memory, and may take {allowed:,}; "
             "divide it, or raise max_file_mb in settings.ini (MLKIT_MAX_FILE_MB)."
         )
 
@@ -199,56 +193,21 @@ def is_passing(e: BaseException) -> bool:
     number = getattr(e, "errno", None) or (int(found[1]) if found else None)
     return number in _PASSING
 
-# %% ../nbs/02b_files.ipynb #1f6576bd
-def json_text(value: Any) -> str | None:
-    "A JSON value as text."
-    if value is None or isinstance(value, str):
-        return value
-    return orjson.dumps(value).decode()
-
-
-def _read_jsonl(path: Path) -> pl.DataFrame:
-    "JSON lines as a frame of text; a line that is no object is an error that names it."
-    rows = []
-    with open(path, "rb") as f:
-        for n, line in enumerate(f, 1):
-            if line.strip():
-                rows.append(_json_line(f"{path}, line {n}", line))
-    return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _json_line(where: str, line: bytes) -> dict[str, str | None]:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as e:
-        raise SourceError(f"{where}: not JSON ({e}).") from None
-    if not isinstance(row, dict):
-        raise SourceError(f"{where}: not a JSON object.")
-    return {k: json_text(v) for k, v in row.items()}
-
-
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".parquet": lambda path: pl.read_parquet(path, glob=False),
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False, glob=False),
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-}
-
 # %% ../nbs/02b_files.ipynb #8d8f0a62
 def read_source(
     path: Path,  # `.parquet`, `.csv` or `.jsonl`
-) -> pl.DataFrame:  # as the file has it; CSV and JSONL as text
+) -> pl.DataFrame:  # with the types that the file has
     "Read one file. Raises `SourceError` where it cannot be read whole."
     kind = path.suffix.lower()
     _check_name(path)
-    if kind not in _READERS:
+    if kind not in READERS:
         found = kind or "without an ending"
         advice = "give .parquet, .csv or .jsonl."
         raise SourceError(f"{path}: files of kind {found} are not known; {advice}")
     _check_head(path, kind)
     try:
         _check_need(path)
-        frame = _READERS[kind](path)
+        frame = READERS[kind](path)
     except UserError:
         raise
     except BaseException as e:

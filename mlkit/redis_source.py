@@ -18,10 +18,11 @@ from typing import Any, TextIO
 import orjson
 import polars as pl
 
+from .columns import JSONError, json_frame, read_json
 from .etl import Batch, BatchName
 from .eventlog import EventLog, scan
 from .events import Stream
-from .files import is_failure, json_text
+from .files import is_failure
 from .formats import Frames
 from .redisclient import address, answering, connect
 from .sources import Lag, StreamError
@@ -52,8 +53,8 @@ def _classify(fields: dict[bytes, bytes] | None, streams: dict[str, type[Stream]
         shown = named.decode(errors="backslashreplace")
         return _Classified(None, {}, f"stream: {shown!r} is not one of {', '.join(streams)}")
     try:
-        event = orjson.loads(fields.get(b"event", b""))
-    except orjson.JSONDecodeError as e:
+        event = read_json(fields.get(b"event", b""), literal=True)
+    except JSONError as e:
         return _Classified(None, {}, f"event: not JSON ({e})")
     if not isinstance(event, dict):
         return _Classified(None, {}, "event: not a JSON object")
@@ -96,8 +97,7 @@ class _Sorted:
             kept = self.unknown_fields.setdefault(found.stream, [])
             kept.append(_as_it_came(key, entry, found.problem))
         else:
-            texts = {c: json_text(found.event.get(c)) for c in found.stream.fields}
-            self.events.setdefault(found.stream, []).append(texts)
+            self.events.setdefault(found.stream, []).append(found.event)
 
 
 def decode(
@@ -109,17 +109,14 @@ def decode(
     found = _Sorted()
     for entry in entries:
         found.add(key, entry, streams)
-    batch = Batch.checked(_name(key, entries), {s: _texts(s, r) for s, r in found.events.items()})
+    events = {stream: json_frame(rows, stream.fields) for stream, rows in found.events.items()}
+    batch = Batch.checked(_name(key, entries), events)
     batch.unknown_fields = {s: pl.DataFrame(rows) for s, rows in found.unknown_fields.items()}
     batch.unread = pl.DataFrame(found.unread) if found.unread else None
     batch.entries = len(entries)
     batch.oldest = _sent(entries[0][0])
     batch.handle = [number for number, _ in entries]
     return batch
-
-
-def _texts(stream: type[Stream], rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema={c: pl.String for c in stream.fields}, orient="row")
 
 
 def _name(key: str, entries: list[Entry]) -> BatchName:
