@@ -12,8 +12,7 @@ from typing import Any
 import polars as pl
 
 # %% auto #0
-__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'Number', 'Integer', 'read_json', 'json_column', 'json_frame', 'json_as_text',
-           'as_text']
+__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'read_json', 'json_frame', 'json_as_text', 'as_text']
 
 # %% ../nbs/00a_columns.ipynb #a9dc1d4c
 KINDS = ("text", "integer", "decimal", "float", "flag", "moment")  # those a field may take
@@ -51,11 +50,11 @@ class JSONError(ValueError):
     "Text that is no JSON, or JSON whose meaning is not certain."
 
 
-class Number(str):
+class _Number(str):
     "A JSON number with a point or an exponent, as it was written."
 
 
-class Integer(str):
+class _Integer(str):
     "A JSON number without them, as it was written."
 
 
@@ -74,13 +73,13 @@ def _no_number(text: str) -> Any:
 
 _VALUES = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)
 _LITERALS = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_no_number, parse_int=Integer, parse_float=Number
+    object_pairs_hook=_object, parse_constant=_no_number, parse_int=_Integer, parse_float=_Number
 )
 
 
 def read_json(
     text: bytes,  # UTF-8
-    literal: bool = False,  # numbers as `Number` and `Integer`, not rounded to what Python has
+    literal: bool = False,  # numbers as they are written, not rounded to what Python has
 ) -> Any:
     "JSON as RFC 8259 has it, of which every reader has the same idea. Raises `JSONError`."
     try:
@@ -97,7 +96,7 @@ def read_json(
     return value
 
 # %% ../nbs/00a_columns.ipynb #06338226
-def json_column(values: Iterable[Any]) -> pl.Series:  # of type `JSON`
+def _json_column(values: Iterable[Any]) -> pl.Series:  # of type `JSON`
     "Values that were read with `literal`, each with its kind; null where there is none."
     pairs = [_with_kind(value) for value in values]
     made = pl.DataFrame(pairs, schema=JSON.to_schema(), orient="row")
@@ -112,9 +111,9 @@ def _with_kind(value: Any) -> tuple[str | None, str | None]:
         return str(value).lower(), "flag"
     if isinstance(value, (dict, list)):
         return _nested(value), "nested"
-    if isinstance(value, Integer):
+    if isinstance(value, _Integer):
         return str(value), "integer"
-    return str(value), "number" if isinstance(value, Number) else "text"
+    return str(value), "number" if isinstance(value, _Number) else "text"
 
 
 def _nested(value: Any) -> str:
@@ -124,7 +123,7 @@ def _nested(value: Any) -> str:
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_nested(inner) for inner in value) + "]"
-    number = isinstance(value, (Integer, Number))
+    number = isinstance(value, (_Integer, _Number))
     return str(value) if number else json.dumps(value, ensure_ascii=False)
 
 
@@ -134,7 +133,7 @@ def json_frame(
 ) -> pl.DataFrame:
     "Objects as rows; where one lacks a key, null."
     columns = dict.fromkeys([*names, *(name for row in rows for name in row)])
-    return pl.DataFrame({c: json_column(row.get(c) for row in rows) for c in columns})
+    return pl.DataFrame({c: _json_column(row.get(c) for row in rows) for c in columns})
 
 # %% ../nbs/00a_columns.ipynb #a1c0de02
 def json_as_text(frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"Whatever a file is or is called, the next one is taken; a failure that is not the file's rejects none."
+"Whatever a file is or is called, the next is taken; a failure that is not the file's rejects none."
 
 from __future__ import annotations
 
