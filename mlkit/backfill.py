@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -40,6 +41,7 @@ from mlkit.tasks import (
     versions_here,
     windows,
 )
+from .tidy import reading
 from .units import Costs, Division, Sent, costs
 
 # %% auto #0
@@ -181,7 +183,7 @@ def _job(
         divided.log,
         str(until),
         memory_mb,
-        {name: len(parts) for name, parts in divided.slices.items()},
+        {name: [part.parts for part in parts] for name, parts in divided.slices.items()},
         buckets,
         place,
     ]
@@ -341,16 +343,19 @@ def backfill(
     at = pinned(features, logs, versions)
     _check_place(place)
     _check_features(features, open_table(place), place)
-    divided = _divide(features, logs, at, until, cost, executor.width)
-    buckets = cost.bucket_counts(features, divided.rows, executor.width)
-    job = _job(divided, place, scratch, until, memory_mb, buckets)
+    with ExitStack() as held:
+        for stream in at:
+            held.enter_context(reading(logs[stream].uri))
+        divided = _divide(features, logs, at, until, cost, executor.width)
+        buckets = cost.bucket_counts(features, divided.rows, executor.width)
+        job = _job(divided, place, scratch, until, memory_mb, buckets)
 
-    attempt = _Attempt(job, executor, on_progress)
-    resumed = len(attempt.done_before)
-    sent = attempt.scatter(divided)
-    units = Division(job, divided.slices, sent, cost).units()
-    places = attempt.windows(units, divided.blocks)
-    files = attempt.assemble(divided.blocks, places)
+        attempt = _Attempt(job, executor, on_progress)
+        resumed = len(attempt.done_before)
+        sent = attempt.scatter(divided)
+        units = Division(job, divided.slices, sent, cost).units()
+        places = attempt.windows(units, divided.blocks)
+        files = attempt.assemble(divided.blocks, places)
     version = _commit(job, files, divided.log)
     _remove(job.scratch)
     return Backfilled(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -16,16 +17,17 @@ from typing import Any
 
 import polars as pl
 
-from .eventlog import CONFLICT, Appended, EventLog, append
+from .eventlog import CONFLICT, Appended, EventLog, append, compact
 from .events import Stream, check
 from .fields import ContractError
 from .files import SourceError, content_hash, joint_hash, read_source, source_files
 from .formats import Frames, SourceFormat, find_format, to_events
 from .quarantine import Quarantine, Reasons
-from .tables import join_uri
+from .tables import LogError, join_uri
+from .tidy import tidy
 
 # %% auto #0
-__all__ = ['Logs', 'BatchName', 'Batch', 'Landed', 'land', 'file_batch', 'Ingested', 'ingest']
+__all__ = ['Logs', 'BatchName', 'Batch', 'Landed', 'land', 'tidy_logs', 'file_batch', 'Ingested', 'ingest']
 
 # %% ../nbs/03_etl.ipynb #ed3a403a
 class Logs:
@@ -216,6 +218,25 @@ def _refused(logs: Logs, batch: Batch) -> Iterator[tuple[Quarantine, pl.DataFram
     if batch.unread is not None:
         yield logs.unreadable, batch.unread, "unread"
 
+# %% ../nbs/03_etl.ipynb #04b3fca4
+_UNTIDY = 16  # small files
+
+
+def tidy_logs(
+    logs: Logs,
+    streams: Iterable[type[Stream]],
+    more_than: int = 0,  # only where so many small files lie in a day
+) -> int:  # logs in which files were merged
+    "Tidy the logs of some streams, and the quarantines beside them."
+    merged = 0
+    if "://" in str(logs.folder):
+        return merged  # no lock keeps two processes from merging the same files
+    for stream in streams:
+        merged += compact(logs[stream], more_than) > 0
+        tidy(logs[stream].quarantine.uri, more_than=_UNTIDY)
+    tidy(logs.unreadable.uri, more_than=_UNTIDY)
+    return merged
+
 # %% ../nbs/03_etl.ipynb #c4b1a73a
 def file_batch(
     path: Path,
@@ -292,7 +313,10 @@ def ingest(
         batches = map(partial(_unchanged, read), files, contents)
     done = Ingested(str(source), kind.name if kind else "", joint_hash(contents))
     for batch in batches:
-        done.count(batch, land(logs, batch))
+        landed = land(logs, batch)
+        done.count(batch, landed)
+    with suppress(LogError):  # the rows are in the log; the next one tidies it
+        tidy_logs(logs, list(landed.events), more_than=_UNTIDY)
     return done
 
 

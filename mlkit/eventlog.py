@@ -5,9 +5,6 @@
 # %% ../nbs/02_eventlog.ipynb #1cbea458
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,6 +30,7 @@ from mlkit.tables import (
     storage_options,
     unwritable,
 )
+from .tidy import appending, rows_at, still_there, tidy
 
 # %% auto #0
 __all__ = ['CONFLICT', 'EventLog', 'scan', 'Appended', 'append', 'fingerprint', 'compact']
@@ -109,6 +107,22 @@ class EventLog:
         table = self.table()
         return -1 if table is None else table.version()
 
+    def _written(self) -> DeltaTable | None:
+        "The table as this writer left it; as it is now, where others have tidied since."
+        table = self._table
+        known = table is not None and still_there(self.uri, table.version())
+        return table if known else self.table()
+
+    def rows_at(self, version: int) -> int:
+        "How many rows the log held at a version: those with a lower `seq`."
+        noted = rows_at(self.uri, version)
+        if noted is not None:
+            return noted
+        table = self.table(version) if version >= 0 else None
+        if table is None:
+            raise LogError(f"{self.uri} has no version {version}; its newest is {self.version()}.")
+        return table.transaction_version("seq") or 0
+
 # %% ../nbs/02_eventlog.ipynb #141dda24
 def scan(
     log: EventLog,
@@ -117,10 +131,12 @@ def scan(
     version: int | None = None,  # as of this version of the table; newest by default
 ) -> pl.LazyFrame:
     "The events of a log, in no particular order."
-    table = log.table(version)
+    table = log.table()
     if table is None:
         return log.empty.lazy()
     frame = scan_table(table).select(list(log.schema))
+    if version is not None and version != table.version():
+        frame = frame.filter(pl.col("seq") < log.rows_at(version))
     day, time = pl.col("event_date"), pl.col("event_time")
     if until is not None:
         end = _utc(until)
@@ -227,8 +243,13 @@ def append(
     _require_fields(log, frame)
     if frame.is_empty():
         return Appended(log.empty)
+    with appending(log.uri):
+        return _append(log, frame, batch, attempts)
+
+
+def _append(log: EventLog, frame: pl.DataFrame, batch: str, attempts: int) -> Appended:
     for attempt in range(attempts):
-        table = log._table if attempt == 0 and log._table is not None else log.table()
+        table = log._written() if attempt == 0 else log.table()
         if table is not None and table.transaction_version(batch) is not None:
             return Appended(log.empty, duplicates=frame.height, repeated=True)
         _refresh(log, table)
@@ -356,32 +377,12 @@ def fingerprint(
     return f"{rows}:{top}"
 
 # %% ../nbs/02_eventlog.ipynb #f381cdc9
-def compact(log: EventLog) -> int:  # files saved
-    "Merge small files; where another process is at it, nothing is done."
-    if log.version() < 0:
-        return 0
-    with _alone(log) as alone:
-        table = log.table() if alone else None
-        if table is None:
-            return 0
-        before = len(table.file_uris())
-        table.optimize.compact()
-    log._table, log._known_version = None, -1
-    return before - len(table.file_uris())
-
-
-@contextmanager
-def _alone(log: EventLog) -> Iterator[bool]:
-    "Hold the log's lock for merging; False where another process has it."
-    if "://" in log.uri:
-        yield True
-        return
-    path = Path(log.uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.compact.lock"), "a") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
+def compact(
+    log: EventLog,
+    more_than: int = 0,  # only where so many small files lie in a day
+) -> int:  # files saved
+    "Merge small files and remove old ones, as `tidy` does."
+    saved = tidy(log.uri, more_than=more_than)
+    if saved:
+        log._table, log._known_version = None, -1
+    return saved

@@ -181,6 +181,7 @@ class Slice:
     parts: tuple[tuple[str, int, int], ...]  # file, first row, rows
     start: int  # µs; all events lie at or after it …
     end: int  # … and before this
+    below: int | None = None  # only rows with a lower `seq` than this
 
     @property
     def rows(self) -> int:
@@ -190,14 +191,15 @@ class Slice:
 def log_files(
     log: EventLog, version: int
 ) -> pl.DataFrame:  # `path`, `rows`, `day`, `seq` (the highest), one row a file
-    "What Delta knows of the files of a log at a version."
-    table = log.table(version)
+    "What Delta knows of the files that hold a log's rows at a version, and perhaps later ones."
+    table, day = log.table(), pl.col("partition.event_date").cast(pl.Date)
     if table is None:
         raise BackfillError(f"{log.uri} holds no log; ingest something first.")
-    day = pl.col("partition.event_date").cast(pl.Date)
     files = pl.DataFrame(table.get_add_actions(flatten=True)).select(
-        "path", rows="num_records", day=day, seq="max.seq"
+        "path", rows="num_records", day=day, seq="max.seq", first="min.seq"
     )
+    if version != table.version():
+        files = files.filter(pl.col("first") < log.rows_at(version))
     unknown = files["rows"].null_count()
     if unknown:
         raise BackfillError(
@@ -250,11 +252,12 @@ def slices(
     until: datetime | None = None,
 ) -> list[Slice]:
     "Divide a log."
-    out = []
+    out, below = [], log.rows_at(version)
     for number, parts in enumerate(_cut(_addresses(log, version, until), rows)):
         days = [day for *_, day in parts]
         start, end = _midnight(min(days)), _midnight(max(days)) + DAY
-        out.append(Slice(number, tuple((u, f, n) for u, f, n, _ in parts), start, end))
+        placed = tuple((uri, first, rows) for uri, first, rows, _ in parts)
+        out.append(Slice(number, placed, start, end, below))
     return out
 
 
@@ -265,6 +268,9 @@ def read_slice(part: Slice, columns: Sequence[str], until: datetime | None) -> p
         file = pl.scan_parquet(
             uri, hive_partitioning=False, glob=False, storage_options=storage_options(uri)
         )
-        frames.append(file.slice(first, rows).select(columns).collect())
+        taken = file.slice(first, rows)
+        if part.below is not None:
+            taken = taken.filter(pl.col("seq") < part.below)
+        frames.append(taken.select(columns).collect())
     frame = pl.concat(frames) if len(frames) > 1 else frames[0]
     return frame if until is None else frame.filter(pl.col("event_time") < until)

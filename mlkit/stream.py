@@ -21,8 +21,7 @@ from deltalake.exceptions import DeltaError
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from .etl import Batch, Landed, Logs, land
-from .eventlog import compact
+from .etl import Batch, Landed, Logs, land, tidy_logs
 from .events import Stream
 from .files import is_failure, is_passing
 from .follower import Follower
@@ -223,7 +222,7 @@ class Consumer:
         delay = max(0.0, time.time() - batch.oldest)
         stats.delays.append(delay)
         self.metrics.delay.observe(delay)
-        self._files += landed.files
+        self._files += landed.files + (landed.quarantined > 0)
         self._streams.update(landed.events)
 
     def _land(self, source: Source, batch: Batch) -> Landed | None:
@@ -241,10 +240,9 @@ class Consumer:
             return land(self.logs, instead) if instead else None
 
     def _compact(self) -> None:
-        "Merge small files; another consumer's merge is as good as ours."
+        "Tidy the logs; another consumer's merge is as good as ours."
         streams, self._files, self._streams = self._streams, 0, set()
-        for stream in streams:
-            self.stats.compactions += compact(self.logs[stream]) > 0
+        self.stats.compactions += tidy_logs(self.logs, streams)
 
 # %% ../nbs/05a_stream.ipynb #5bc1016a
 @dataclass

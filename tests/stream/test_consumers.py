@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from typing import Any
 
@@ -12,9 +13,10 @@ from helpers import Outcome, Pay
 from inbox import drain, files, source
 
 from mlkit.etl import Logs
-from mlkit.eventlog import _alone, scan
+from mlkit.eventlog import scan
 from mlkit.stream import Consumer, Display, run
 from mlkit.tables import LogError
+from mlkit.tidy import _locked
 
 
 @pytest.mark.parametrize("moment", ["log", "state", "done"])
@@ -50,10 +52,12 @@ def test_files_are_merged_by_one_consumer_at_a_time(logs: Logs) -> None:
     """A consumer that finds another merging leaves it at that; the rows stay what they were,
     once each."""
     inbox = source(logs).inbox
-    for n in range(4):
+    world.drop(inbox, 0)
+    run(Consumer(logs, [], source(logs)), once=True)
+    for n in range(1, 4):
         world.drop(inbox, n)
     consumer = Consumer(logs, [], source(logs), compact_after=1)
-    with _alone(logs[Pay]) as alone:
+    with _locked(logs[Pay].uri, "merge", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
         assert alone
         run(consumer, once=True)
     assert len(logs[Outcome].table().file_uris()) < len(logs[Pay].table().file_uris())
