@@ -25,7 +25,7 @@ from .modelfiles import load_model, model_digest
 from .models import Model, row
 from .parity import compare
 from .policy import Policy, load_policy, route
-from .settings import read_json_lines
+from .settings import read_json_lines, replace_text
 from .usecase import UseCase
 
 # %% auto #0
@@ -42,11 +42,11 @@ def remember_source(
     entry: dict[str, Any],  # its `hash`, `path`, `format`, `at`
 ) -> None:
     "Note a source file that was ingested; once for each content."
-    if entry["hash"] in {e["hash"] for e in _sources(folder)}:
+    known = _sources(folder)
+    if entry["hash"] in {e["hash"] for e in known}:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "sources.jsonl", "ab") as f:
-        f.write(orjson.dumps(entry, default=str) + b"\n")
+    lines = [orjson.dumps(e, default=str).decode() + "\n" for e in [*known, entry]]
+    replace_text(folder / "sources.jsonl", "".join(lines))
 
 # %% ../nbs/16_trace.ipynb #da454019
 def _seen(
