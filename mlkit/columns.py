@@ -96,24 +96,24 @@ def read_json(
     return value
 
 # %% ../nbs/00a_columns.ipynb #06338226
-def _json_column(values: Iterable[Any]) -> pl.Series:  # of type `JSON`
+_KIND_OF: dict[type, str | None] = {
+    str: "text",
+    _Integer: "integer",
+    _Number: "number",
+    bool: "flag",
+    dict: "nested",
+    list: "nested",
+    type(None): None,
+}
+
+
+def _json_column(values: list[Any]) -> pl.Series:  # of type `JSON`
     "Values that were read with `literal`, each with its kind; null where there is none."
-    pairs = [_with_kind(value) for value in values]
-    made = pl.DataFrame(pairs, schema=JSON.to_schema(), orient="row")
+    kinds = [_KIND_OF[type(value)] for value in values]
+    texts = [v if isinstance(v, str) or v is None else _nested(v) for v in values]
+    made = pl.DataFrame([texts, kinds], schema=JSON.to_schema())
     whole = pl.when(pl.col("kind").is_not_null()).then(pl.struct("text", "kind"))
     return made.select(whole.alias("value")).to_series()
-
-
-def _with_kind(value: Any) -> tuple[str | None, str | None]:
-    if value is None:
-        return None, None
-    if isinstance(value, bool):
-        return str(value).lower(), "flag"
-    if isinstance(value, (dict, list)):
-        return _nested(value), "nested"
-    if isinstance(value, _Integer):
-        return str(value), "integer"
-    return str(value), "number" if isinstance(value, _Number) else "text"
 
 
 def _nested(value: Any) -> str:
@@ -133,7 +133,7 @@ def json_frame(
 ) -> pl.DataFrame:
     "Objects as rows; where one lacks a key, null."
     columns = dict.fromkeys([*names, *(name for row in rows for name in row)])
-    return pl.DataFrame({c: _json_column(row.get(c) for row in rows) for c in columns})
+    return pl.DataFrame({c: _json_column([row.get(c) for row in rows]) for c in columns})
 
 # %% ../nbs/00a_columns.ipynb #a1c0de02
 def json_as_text(frame: pl.DataFrame) -> pl.DataFrame:

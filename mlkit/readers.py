@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,27 @@ def _check_quotes(path: Path) -> None:
         )
 
 # %% ../nbs/02a_readers.ipynb #2bd2d82e
+_LINES = 10_000  # held as Python's objects at a time
+
+
 def read_jsonl(path: Path) -> pl.DataFrame:  # of columns of type `JSON`
     "One object a line, in UTF-8. Raises `SourceError` naming the line that is none."
+    frames = []
     with open(path, "rb") as f:
-        lines = ((n, line) for n, line in enumerate(f, 1) if line.strip())
-        return json_frame([_json_line(f"{path}, line {n}", line) for n, line in lines])
+        numbered = enumerate(f, 1)
+        while lines := list(islice(numbered, _LINES)):
+            rows = [_json_line(path, n, line) for n, line in lines if line.strip()]
+            frames.append(json_frame(rows))
+    return pl.concat(frames, how="diagonal")
 
 
-def _json_line(where: str, line: bytes) -> dict[str, Any]:
+def _json_line(path: Path, n: int, line: bytes) -> dict[str, Any]:
     try:
         row = read_json(line, literal=True)
     except JSONError as e:
-        raise SourceError(f"{where}: not JSON ({e}).") from None
+        raise SourceError(f"{path}, line {n}: not JSON ({e}).") from None
     if not isinstance(row, dict):
-        raise SourceError(f"{where}: not a JSON object.")
+        raise SourceError(f"{path}, line {n}: not a JSON object.")
     return row
 
 # %% ../nbs/02a_readers.ipynb #3f64caca
