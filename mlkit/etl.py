@@ -273,7 +273,7 @@ class Ingested:
     "What an ingest did."
 
     source: str
-    format: str
+    format: str  # or several, with commas
     hash: str
     rows: int = 0  # rows read from the files
     accepted: int = 0  # rows that kept the contract
@@ -306,12 +306,12 @@ def ingest(
     files = source_files(source)
     if len(files) == 1:
         whole = read(files[0])
-        contents, kind = [whole.name.source], whole.format
+        contents, kinds = [whole.name.source], [_format_name(whole)]
         batches: Iterable[Batch] = [whole]
     else:
-        contents, kind = _checked(files, read)
+        contents, kinds = _checked(files, read)
         batches = map(partial(_unchanged, read), files, contents)
-    done = Ingested(str(source), kind.name if kind else "", joint_hash(contents))
+    done = Ingested(str(source), ", ".join(dict.fromkeys(kinds)), joint_hash(contents))
     for batch in batches:
         landed = land(logs, batch)
         done.count(batch, landed)
@@ -320,20 +320,21 @@ def ingest(
     return done
 
 
+def _format_name(batch: Batch) -> str:
+    return batch.format.name if batch.format else ""
+
+
 def _checked(
     files: list[Path], read: Callable[[Path], Batch]
-) -> tuple[list[str], SourceFormat | None]:
-    "Read every file and keep none of them; their content hashes, and their one format."
+) -> tuple[list[str], list[str]]:  # content hashes; names of formats
+    "Read every file, and keep none of them."
     contents: list[str] = []
-    kinds: dict[str, Path] = {}
+    kinds: list[str] = []
     for path in files:
         batch = read(path)
         contents.append(batch.name.source)
-        kinds.setdefault(batch.format.name if batch.format else "", path)
-    if len(kinds) > 1:
-        named = "; ".join(f"{path} is of format {kind!r}" for kind, path in kinds.items())
-        raise SourceError(f"one source has one format, but {named}. Ingest them apart.")
-    return contents, batch.format
+        kinds.append(_format_name(batch))
+    return contents, kinds
 
 
 def _unchanged(read: Callable[[Path], Batch], path: Path, content: str) -> Batch:

@@ -10,6 +10,7 @@ import pytest
 from helpers import Pay
 
 from mlkit.etl import Batch, Logs, file_batch, ingest, land
+from mlkit.fields import ContractError
 from mlkit.files import SourceError, memory_need, read_source
 from mlkit.formats import SourceFormat
 from mlkit.quarantine import Quarantine, Reasons
@@ -136,14 +137,25 @@ def test_files_of_a_source_are_kept_one_at_a_time(tmp_path, monkeypatch):
     assert len(alive) == 8
 
 
-def test_files_of_one_source_are_of_one_format(tmp_path):
-    columns = {name: name.upper() for name in Pay.fields}
-    other = SourceFormat("loud", Pay, {loud: name for name, loud in columns.items()}, lenient=True)
+def loud(low: int, high: int) -> pl.DataFrame:
+    return rows(low, high).rename(str.upper)
+
+
+def test_files_of_a_glob_may_have_several_formats(tmp_path):
+    columns = {name.upper(): name for name in Pay.fields}
+    other = SourceFormat("loud", Pay, columns, lenient=True)
     rows(0, 5).write_csv(tmp_path / "a.csv")
-    rows(5, 9).rename(str.upper).write_csv(tmp_path / "b.csv")
+    loud(5, 9).write_csv(tmp_path / "b.csv")
+    done = ingest(tmp_path / "*.csv", [OWN, other], Logs(tmp_path / "w"))
+    assert (done.format, done.appended) == ("own, loud", {"pay": 9})
+
+
+def test_a_glob_with_a_file_of_no_format_is_refused_whole(tmp_path):
+    rows(0, 5).write_csv(tmp_path / "a.csv")
+    loud(5, 9).write_csv(tmp_path / "b.csv")
     logs = Logs(tmp_path / "w")
-    with pytest.raises(SourceError, match="a.csv is of format 'own'.*b.csv is of format 'loud'"):
-        ingest(tmp_path / "*.csv", [OWN, other], logs)
+    with pytest.raises(ContractError, match="b.csv fits no known format"):
+        ingest(tmp_path / "*.csv", [OWN], logs)
     assert logs[Pay].version() == -1
 
 
