@@ -176,7 +176,7 @@ def _check_need(path: Path) -> None:
     need = memory_need(path) / 1e6
     if need > allowed:
         raise SourceError(
-            f"{path} would take about {need:,.0f} MB of memory, and may take {allowed:,}; "
+            f"{path} would take about {need:,.0f} MB of memory, and may take {allowed:,} MB; "
             "divide it, or raise max_file_mb in settings.ini (MLKIT_MAX_FILE_MB)."
         )
 
