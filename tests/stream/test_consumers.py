@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,3 +118,18 @@ def test_asked_to_stop_it_finishes_the_batch_in_hand(logs: Logs, consumers: Any)
     assert set(scan(logs[Pay]).collect()["event_id"]) == taken
     assert 0 < len(files(logs, "done")) < 60
     assert_state_equals_bulk_load(logs)
+
+
+def test_a_stream_leaves_few_files(logs: Logs, monkeypatch: Any) -> None:
+    "However many batches came: what was merged goes, and the last ones are fewer than a merge."
+    import mlkit.tidy as module
+
+    monkeypatch.setattr(module, "_KEEP_HOURS", 0)
+    inbox = source(logs).inbox
+    for n in range(30):
+        world.drop(inbox, n)
+    run(Consumer(logs, [], source(logs), compact_after=8), once=True)
+    days = scan(logs[Pay]).collect()["event_date"].n_unique()
+    root = Path(logs[Pay].uri)
+    assert len([p for p in root.rglob("*.parquet") if "_delta_log" not in p.parts]) < days + 2 * 8
+    assert_log_complete(logs, 30)
