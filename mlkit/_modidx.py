@@ -847,6 +847,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlkit.models': { 'mlkit.models.Examples': ('models.html#examples', 'mlkit/models.py'),
                               'mlkit.models.Model': ('models.html#model', 'mlkit/models.py'),
                               'mlkit.models.Model.__init_subclass__': ('models.html#model.__init_subclass__', 'mlkit/models.py'),
+                              'mlkit.models.Model.check_inputs': ('models.html#model.check_inputs', 'mlkit/models.py'),
                               'mlkit.models.Model.contributions': ('models.html#model.contributions', 'mlkit/models.py'),
                               'mlkit.models.Model.fit': ('models.html#model.fit', 'mlkit/models.py'),
                               'mlkit.models.Model.load_files': ('models.html#model.load_files', 'mlkit/models.py'),

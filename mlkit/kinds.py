@@ -103,6 +103,7 @@ class Trees(Model):
     )
     fixed = dict(tree_method="hist", max_bin=1024, base_score=0.5, objective="binary:logistic")
     files = ("booster.ubj",)
+    largest = float(np.finfo(np.float32).max)
     booster: Any = None
 
     @staticmethod

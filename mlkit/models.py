@@ -100,6 +100,7 @@ class Model:
     kind: ClassVar[str] = ""
     start: ClassVar[dict[str, Any]] = {}  # parameters where a search starts
     files: ClassVar[tuple[str, ...]] = ()  # what it keeps beside `model.json`
+    largest: ClassVar[float] = float("inf")  # number, either way, that it computes with
     kinds: ClassVar[dict[str, type[Model]]] = {}  # every kind, by name
 
     def __init_subclass__(cls) -> None:
@@ -129,6 +130,7 @@ class Model:
             raise ModelError(
                 f"expected {len(self.features)} features a row, got an array of shape {x.shape}."
             )
+        self.check_inputs(x)
         a, b = self.calibration
         margins = self.margin(x)
         if margins.shape != (len(x),):
@@ -137,6 +139,17 @@ class Model:
         if not np.isfinite(p).all():
             raise ModelError("the model gave a score that is not finite.")
         return p
+
+    def check_inputs(self, x: np.ndarray) -> None:
+        "Refuse numbers that the model could not tell from infinity."
+        beyond = np.argwhere(np.abs(x) > self.largest)
+        if len(beyond):
+            i, k = beyond[0]
+            raise ModelError(
+                f"the feature {self.features[k]!r} is {x[i, k]:g}, and a model of kind "
+                f"{self.kind!r} computes with numbers up to {self.largest:.2g}; clip it, or "
+                "take its logarithm."
+            )
 
     def state(self) -> dict[str, Any]:
         "What brings the model back, as JSON; what does not fit there goes into `files`."

@@ -16,7 +16,7 @@ import polars as pl
 
 from .datasets import Data, Fold, TrainingError, has_both_classes
 from .modelfiles import find_kind
-from .models import Examples, Model, logistic, matrix
+from .models import Examples, Model, ModelError, logistic, matrix
 
 # %% auto #0
 __all__ = ['IMBALANCE', 'Recipe', 'Compute', 'fit', 'Backtest', 'backtest', 'calibrate', 'probabilities']
@@ -79,6 +79,10 @@ def fit(
         cluster=compute.cluster,
     )
     model = find_kind(recipe.kind)(list(names), features_hash)
+    try:
+        model.check_inputs(examples.x)
+    except ModelError as e:
+        raise TrainingError(f"{e}") from None
     model.fit(examples, dict(recipe.params))
     return model
 

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from mlkit.checks import Check, check_model
+from mlkit.datasets import TrainingError
 from mlkit.kinds import Constant
 from mlkit.modelfiles import load_model, model_digest, save_model
 from mlkit.models import Model, ModelError, contributions, matrix, row
@@ -299,3 +300,15 @@ def test_flipped_bits_of_the_trees_are_seen(models, tmp_path):
         )
         with pytest.raises(ModelError, match="model"):
             load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39])
+def test_a_number_that_the_trees_take_for_infinity_is_named(value):
+    "XGBoost computes in float32: in training it stops in C++, in service it would say nothing."
+    frame = pl.DataFrame(dict(a=np.arange(40.0), b=[1.0] * 39 + [value], label=[True, False] * 20))
+    recipe = Recipe("xgboost", dict(n_estimators=2))
+    with pytest.raises(TrainingError, match="the feature 'b' is .*1e.39"):
+        fit(recipe, frame, ["a", "b"])
+    model = fit(recipe, frame.with_columns(b=pl.lit(1.0)), ["a", "b"])
+    with pytest.raises(ModelError, match="the feature 'b'"):
+        model.score(np.array([[1.0, value]]))
