@@ -129,7 +129,10 @@ def trace(
     try:
         found = trace_decision(folder, context.usecase, context.logs, decision_id, models)
     except KeyError as e:
-        raise PipelineError(f"{e.args[0]}.") from None
+        raise PipelineError(
+            f"{e.args[0]}; every answer of the service names its own, and `mlkit review list` "
+            "those that wait for a human."
+        ) from None
     if as_json:
         content = dict(asdict(found), reproduced=found.reproduced)
         return print(json.dumps(content, default=str, indent=1))

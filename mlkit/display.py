@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -290,10 +291,10 @@ def next_steps(
 ) -> list[tuple[str, str]]:  # what for, command or path
     "Where to go from a run."
     report = (workspace / "latest").resolve() / "report.html"
-    database = _from_here(workspace / "mlflow.db")
+    database = shlex.quote(f"sqlite:///{_from_here(workspace / 'mlflow.db')}")
     return [
         ("report", _from_here(report)),
-        ("mlflow", f"mlflow ui --backend-store-uri sqlite:///{database}"),
+        ("mlflow", f"mlflow ui --backend-store-uri {database}"),
         ("service", "mlkit serve"),
         ("trace", f"mlkit trace {decision}"),
         ("review", "mlkit review list"),

@@ -22,7 +22,14 @@ from typing import Any
 from .errors import UserError
 from .project import code_files
 from .records import Record, portable
-from .settings import Settings, Workspace, active_workspace, load_settings, replace_text
+from mlkit.settings import (
+    Settings,
+    Workspace,
+    active_workspace,
+    literal,
+    load_settings,
+    replace_text,
+)
 from .steps import PipelineError, Step
 
 # %% auto #0
@@ -295,8 +302,8 @@ def execute(
     try:
         with TemporaryDirectory(prefix="mlkit-") as sockets:
             papermill.execute_notebook(
-                _literal(step.notebook),
-                _literal(out),
+                literal(step.notebook),
+                literal(out),
                 parameters,
                 kernel_name="python3",
                 progress_bar=False,
@@ -309,11 +316,6 @@ def execute(
     except RuntimeError as e:  # nbclient's and jupyter_client's, of a kernel that is gone
         problem = f"its kernel ended ({e}), killed perhaps, or out of memory"
         raise StepFailed(_failure(step, out, problem)) from e
-
-
-def _literal(path: Path) -> str:
-    "A path for papermill, to which braces are places for parameters."
-    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _failure(step: Step, out: Path, problem: str) -> str:

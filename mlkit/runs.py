@@ -22,8 +22,8 @@ from .pipeline import Outside, Pipeline, code_digest, digest
 from .project import project_file
 from .records import Record
 from mlkit.settings import (
+    NoWorkspaceError,
     Settings,
-    SettingsError,
     Workspace,
     active_workspace,
     owner_only,
@@ -146,7 +146,7 @@ def _current(settings: Settings) -> Workspace:
     "The active workspace; before the first run, the simulator's."
     try:
         return active_workspace(settings)
-    except SettingsError:
+    except NoWorkspaceError:
         return Workspace(settings.workspaces, SIMULATOR)
 
 

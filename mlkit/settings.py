@@ -23,7 +23,7 @@ from .errors import UserError
 
 # %% auto #0
 __all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'DamagedError', 'read_json', 'read_json_lines',
-           'owner_only', 'Workspace', 'active_workspace', 'activate']
+           'owner_only', 'literal', 'Workspace', 'NoWorkspaceError', 'active_workspace', 'activate']
 
 # %% ../nbs/00_settings.ipynb #80466d33
 _BUNDLED = "mlkit.usecases."
@@ -291,7 +291,12 @@ def owner_only(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-_UNFIT = re.compile(r"[\[\]?]|%[0-9a-fA-F]{2}")  # in a path, to the libraries that are used
+def literal(path: Path) -> str:
+    "A path for papermill or Optuna, to which braces are places for parameters."
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+_UNFIT = re.compile(r"[\[\]?$]|%[0-9a-fA-F]{2}")  # in a path, to the libraries that are used
 _ACTIVE = "active"  # the file that names the active workspace
 
 
@@ -310,6 +315,12 @@ class Workspace:
             )
         self.name = name
         self.path = Path(home) / name
+        if found := _UNFIT.search(str(self.path)):
+            raise SettingsError(
+                f"{self.path} cannot hold a workspace: Delta tables, SQLite and BentoML do not "
+                f"take {found[0]!r} in the name of a folder. Rename it, or set another data folder "
+                "with MLKIT_HOME."
+            )
 
     def __truediv__(self, part: str) -> Path:
         return self.path / part
@@ -336,12 +347,6 @@ class Workspace:
 
     def create(self) -> Workspace:
         "Make the folder, for its owner only. Raises `SettingsError` where that is not allowed."
-        if found := _UNFIT.search(str(self.path)):
-            raise SettingsError(
-                f"{self.path} cannot hold a workspace: Delta tables and SQLite do not take "
-                f"{found[0]!r} in the name of a folder. Rename it, or set another data folder with "
-                "MLKIT_HOME."
-            )
         probe = self.path / ".writable"
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -355,12 +360,16 @@ class Workspace:
         return self
 
 # %% ../nbs/00_settings.ipynb #ca933621
+class NoWorkspaceError(SettingsError):
+    "The use case has no workspace yet."
+
+
 def active_workspace(settings: Settings) -> Workspace:  # named in the settings, or the one last run
-    "The workspace that commands work on. Raises `SettingsError` where there is none yet."
+    "The workspace that commands work on. Raises `NoWorkspaceError` where there is none yet."
     name = settings.workspace or _marked(settings.workspaces / _ACTIVE)
     if name:
         return Workspace(settings.workspaces, name)
-    raise SettingsError(
+    raise NoWorkspaceError(
         f"the use case {settings.usecase} has no workspace yet: `mlkit run` makes one "
         "(or name one with MLKIT_WORKSPACE)."
     )

@@ -15,6 +15,7 @@ from .datasets import Data
 from .modelfiles import find_kind
 from .models import Model
 from .recipes import Compute, Recipe, backtest
+from .settings import literal
 
 # %% auto #0
 __all__ = ['Progress', 'quiet', 'Search', 'tune']
@@ -66,7 +67,7 @@ def _study(recipe: Recipe, search: Search) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=f"sqlite:///{search.storage}",
+        storage=f"sqlite:///{literal(search.storage)}",
         study_name=search.name,
         direction="maximize",
         load_if_exists=True,
