@@ -132,7 +132,7 @@ class Reasons:
         found = _by_reason(rows.lazy(), example.first().struct.json_encode(), self.limit)
         for reason, count, row in found.iter_rows():
             self.count(reason, count, row)
-        self.others += rows.height - found["rows"].sum()
+        self.others += rows.height - sum(found["rows"])
 
     def count(self, reason: str, rows: int, example: str = "") -> None:
         "Count rows that have one reason."

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -134,7 +135,7 @@ def _small_files(table: DeltaTable) -> int:
     parts = [c for c in files.columns if c.startswith("partition.")]
     if small.is_empty() or not parts:
         return small.height
-    return small.group_by(parts).len()["len"].max()
+    return max(small.group_by(parts).len()["len"])
 
 
 def _set_retention(table: DeltaTable, hours: int) -> None:
@@ -150,9 +151,9 @@ def _set_retention(table: DeltaTable, hours: int) -> None:
 
 def _remove_old(uri: str, table: DeltaTable, hours: int) -> None:
     "Remove files and commits that no reader needs."
-    unused = dict(retention_hours=hours, enforce_retention_duration=False, full=True)
-    if table.vacuum(dry_run=True, **unused):
-        table.vacuum(dry_run=False, **unused)
+    vacuum = partial(table.vacuum, hours, enforce_retention_duration=False, full=True)
+    if vacuum(dry_run=True):
+        vacuum(dry_run=False)
     if not _is_remote(uri):
         table.update_incremental()
         if table.transaction_version("seq") is not None:
