@@ -118,6 +118,8 @@ def _range(expr: pl.Expr, columns: dict[str, Any], known: Mapping[str, Range]) -
     if dtype == pl.Boolean:
         return whole
     made = _made(expr, [p for p in parts if p is not None], whole)
+    if not expr.meta.root_names():
+        whole = _leaf(expr, known, whole)  # Polars may choose a smaller type for what is constant
     if made[0] < whole[0] or made[1] > whole[1]:
         raise _Wraps(str(expr), dtype)
     return made

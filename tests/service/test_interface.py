@@ -30,6 +30,9 @@ def test_a_valid_request_is_decided_and_logged_before_it_is_answered(served):
         (dict(amount=-1), "amount: must not be below 0"),
         (dict(amount=1e15), "amount: must not be above"),
         (dict(amount=1.234), "at most 2 decimals"),
+        (dict(amount=57.1600009), "at most 2 decimals"),
+        (dict(customer_id=2**64), "customer_id: must be a whole number"),
+        (dict(event_id=20250101000000000001), "event_id: must be non-empty text"),
         (dict(customer_id="x"), "customer_id: must be a whole number"),
         (dict(customer_id=True), "customer_id"),
         (dict(event_time="soon"), "event_time"),
@@ -51,6 +54,8 @@ def test_a_missing_field_is_named(served):
     "body, expected",
     [
         (b'{"amount": NaN}', 400),
+        (b'{"amount": 1, "amount": 2}', 400),
+        (b'{"event_id": "\\ud800"}', 400),
         (b"", 400),
         (b"[]", 422),
         (b"\xff\xfe", 400),
