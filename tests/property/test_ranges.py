@@ -104,8 +104,10 @@ def test_what_is_accepted_does_not_wrap(pair):
         return
     if found is None:
         return  # floats do not wrap
-    frame = pl.DataFrame(ROWS, schema=COLUMNS)
-    given_ = frame.with_columns(x=expr)["x"].to_list()
+    try:
+        given_ = pl.DataFrame(ROWS, schema=COLUMNS).with_columns(x=expr)["x"].to_list()
+    except pl.exceptions.PolarsError:
+        return  # an error is no wrong number
     assert given_ == [exact(row) for row in ROWS]
     assert all(found[0] <= value <= found[1] for value in given_)
 
