@@ -5,8 +5,9 @@ from datetime import datetime, timedelta, timezone
 import polars as pl
 import pytest
 
+from mlkit.display import cut_line
 from mlkit.files import SourceError
-from mlkit.period import Cut, choose_cut, first_cut, source_events
+from mlkit.period import Cut, choose_cut, first_cut, moment_text, source_events
 from mlkit.splits import Plan
 from mlkit.usecase import load_usecase
 
@@ -44,8 +45,27 @@ def test_the_given_cut_goes_before_the_use_cases(tmp_path):
 def test_a_cut_with_an_offset_is_the_moment_it_names(tmp_path):
     cut = choose_cut(FRAUD, tmp_path, "simulator", "2025-03-01T02:00:00+02:00")
     assert cut.at == datetime(2025, 3, 1, tzinfo=timezone.utc)
-    with pytest.raises(SourceError, match="write a day"):
-        choose_cut(FRAUD, tmp_path, "simulator", "soon")
+    for wrong in ("soon", "0001-01-01T00:00:00+02:00"):
+        with pytest.raises(SourceError, match="write a day or a moment"):
+            choose_cut(FRAUD, tmp_path, "simulator", wrong)
+
+
+@pytest.mark.parametrize(
+    "given, shown",
+    [
+        ("2025-03-01", "2025-03-01"),
+        ("2025-03-01T12:00:00+00:00", "2025-03-01 12:00"),
+        ("2025-03-01T00:00:00+02:00", "2025-02-28 22:00"),
+        ("2025-03-01T00:00:00+05:30", "2025-02-28 18:30"),
+        ("2025-03-01T05:30:00+05:30", "2025-03-01"),
+        ("2025-03-01T12:00:01Z", "2025-03-01 12:00:01"),
+        ("2025-03-01T00:00:00.000001Z", "2025-03-01 00:00:00.000001"),
+    ],
+)
+def test_a_cut_is_shown_as_the_moment_it_is(tmp_path, given, shown):
+    cut = choose_cut(FRAUD, tmp_path, "simulator", given)
+    assert moment_text(cut.at) == moment_text(given) == shown
+    assert f"cut: {shown}, given" in cut_line(cut)
 
 
 def test_events_of_a_period_come_once_from_all_files(tmp_path):

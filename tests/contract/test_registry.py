@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,10 @@ from sqlalchemy.engine import Engine
 
 from mlkit import registry as registry_module
 from mlkit.checks import Check
+from mlkit.errors import UserError
 from mlkit.kinds import Constant
 from mlkit.modelfiles import save_model
-from mlkit.recording import TrackingError, mlflow_client
+from mlkit.recording import TrackingError, _experiment, mlflow_client
 from mlkit.registry import Registry, RegistryError, audit, audit_trail, promote, rollback, whoami
 
 PASSED = [Check("a gate", True)]
@@ -133,3 +135,101 @@ def test_an_account_without_a_name_can_act(tmp_path, monkeypatch):
     assert audit(tmp_path, "look")["by"] == "uid 4242"
     monkeypatch.setenv("MLKIT_ACTOR", "release bot")
     assert whoami() == "release bot"
+
+
+# %% Moved, copied, cleaned up
+
+
+def trained(folder: Path, name: str) -> int:
+    "Another version, and champion."
+    registry = Registry(folder, "demo")
+    experiment = _experiment(registry.client, registry.uri, "demo")
+    run = registry.client.create_run(experiment).info.run_id
+    save_model(Constant([name]), folder / name)
+    registry.client.log_artifacts(run, str(folder / name), "model")
+    version = registry.register(run)
+    promote(registry, version, PASSED)
+    return version
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    "Three versions, in a folder whose name is not plain."
+    folder = tmp_path / "a {1} 日本 #%"
+    folder.mkdir()
+    for name in ("one", "two", "three"):
+        trained(folder, name)
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_copy_reads_and_writes_its_own_files(workspace):
+    copy = Path(shutil.copytree(workspace, workspace.with_name("copy")))
+    before = files(workspace)
+    assert Registry(copy, "demo").folder_of(1).is_relative_to(copy)
+    assert trained(copy, "four") == 4
+    assert files(workspace) == before
+    assert Registry(copy, "demo").folder_of(4).is_relative_to(copy)
+    assert Registry(workspace, "demo").folder_of(1).is_relative_to(workspace)
+    assert len(Registry(workspace, "demo").versions()) == 3
+
+
+def test_after_a_move_every_version_is_found(workspace):
+    moved = workspace.rename(workspace.with_name("moved"))
+    found = Registry(moved, "demo")
+    assert [found.folder_of(n).is_relative_to(moved) for n in (1, 2, 3)] == [True] * 3
+    assert rollback(found, "a test")["version"] == 2
+    files_of_run = found.client.list_artifacts(found.run_of(2), "model")
+    assert [f.path for f in files_of_run] == ["model/model.json"]
+
+
+def test_a_version_whose_run_was_cleaned_up_is_listed_and_not_gone_back_to(workspace):
+    "As `mlflow gc` leaves it: no run, no files, but a version."
+    found = Registry(workspace, "demo")
+    run, folder = found.run_of(1), found.folder_of(1)
+    database = sqlite3.connect(workspace / "mlflow.db")
+    tables = [n for (n,) in database.execute("select name from sqlite_master where type='table'")]
+    for table in tables:
+        columns = [c[1] for c in database.execute(f"pragma table_info({table})")]
+        if "run_uuid" in columns:
+            database.execute(f"delete from {table} where run_uuid = ?", (run,))
+    database.commit()
+    database.close()
+    shutil.rmtree(folder.parent)
+    found = Registry(workspace, "demo")
+    gone = {v["version"]: v["run_gone"] for v in found.versions()}
+    assert gone == {1: True, 2: False, 3: False}
+    before = audit_trail(workspace)
+    with pytest.raises(RegistryError, match="files of version 1 are gone: .*model.json"):
+        rollback(found, "a test", to=1)
+    assert audit_trail(workspace) == before and found.holder("champion") == 3
+    assert rollback(found, "a test")["version"] == 2
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_models_without_the_database_that_listed_them_are_not_taken_for_none(workspace, empty):
+    for path in workspace.glob("mlflow.db*"):
+        path.unlink()
+    if empty:
+        (workspace / "mlflow.db").touch()
+    with pytest.raises(RegistryError, match="mlflow.db is gone, or empty, and .*artifacts holds"):
+        Registry(workspace, "demo")
+
+
+def test_a_version_that_is_not_there_is_said(registry):
+    for ask in (registry.run_of, registry.folder_of):
+        with pytest.raises(RegistryError, match="no version 7; `mlkit models`"):
+            ask(7)
+    with pytest.raises(RegistryError, match="run 0000 is not in"):
+        registry.register("0000")
+
+
+def test_a_damaged_line_of_the_audit_trail_is_named(tmp_path):
+    audit(tmp_path, "look")
+    with open(tmp_path / "audit.jsonl", "a") as f:
+        f.write('{"at": "20')
+    with pytest.raises(UserError, match="audit.jsonl, line 2 is damaged"):
+        audit_trail(tmp_path)
