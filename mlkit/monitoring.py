@@ -22,6 +22,7 @@ from .etl import Logs
 from .eventlog import scan
 from .metrics import TITLES, evaluate
 from .models import Model, matrix
+from .period import moment_text
 from mlkit.pictures import (
     Picture,
     picture_latency,
@@ -62,7 +63,7 @@ class Period:
 
     @property
     def title(self) -> str:
-        return f"{self.usecase.name}: {self.cut:%d %b} to {self.end:%d %b %Y}"
+        return f"{self.usecase.name}: {moment_text(self.cut)} to {moment_text(self.end)}"
 
 # %% ../nbs/15c_monitoring.ipynb #856ae430
 @dataclass(frozen=True)
