@@ -1601,6 +1601,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'mlkit.tasks.versions_here': ('tasks.html#versions_here', 'mlkit/tasks.py'),
                              'mlkit.tasks.windows': ('tasks.html#windows', 'mlkit/tasks.py')},
             'mlkit.tidy': { 'mlkit.tidy._commit_file': ('tidy.html#_commit_file', 'mlkit/tidy.py'),
+                            'mlkit.tidy._is_due': ('tidy.html#_is_due', 'mlkit/tidy.py'),
                             'mlkit.tidy._is_remote': ('tidy.html#_is_remote', 'mlkit/tidy.py'),
                             'mlkit.tidy._locked': ('tidy.html#_locked', 'mlkit/tidy.py'),
                             'mlkit.tidy._note_versions': ('tidy.html#_note_versions', 'mlkit/tidy.py'),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -149,6 +150,17 @@ def _set_retention(table: DeltaTable, hours: int) -> None:
         table.alter.set_table_properties(wanted)
 
 
+def _is_due(uri: str, hours: int) -> bool:
+    "Was the last removal so long ago that there may be something to remove again?"
+    if _is_remote(uri):
+        return True
+    stamp = Path(uri) / "_removed"
+    due = not stamp.exists() or time.time() - stamp.stat().st_mtime >= hours * 900
+    if due:
+        stamp.touch()
+    return due
+
+
 def _remove_old(uri: str, table: DeltaTable, hours: int) -> None:
     "Remove files and commits that no reader needs."
     vacuum = partial(table.vacuum, hours, enforce_retention_duration=False, full=True)
@@ -171,7 +183,7 @@ def tidy(
     hours = (
         (_REMOTE_HOURS if _is_remote(uri) else _KEEP_HOURS) if keep_hours is None else keep_hours
     )
-    if open_table(uri) is None:
+    if not _is_remote(uri) and not Path(uri).exists():
         return 0
     with _locked(uri, "merge", fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
         table = open_table(uri) if alone else None
@@ -183,7 +195,7 @@ def tidy(
             table.optimize.compact(target_size=_TARGET)
             saved = before - len(table.file_uris())
             with _locked(uri, "read", fcntl.LOCK_EX | fcntl.LOCK_NB) as unread:
-                if unread:
+                if unread and _is_due(uri, hours):
                     _remove_old(uri, table, hours)
         except CommitFailedError:
             return 0  # other writers were faster

@@ -4,10 +4,12 @@ appended; whoever reads, writes or dies meanwhile."""
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -140,6 +142,20 @@ def test_a_log_of_before(logs):
     assert configuration["delta.logRetentionDuration"] == "interval 0 hours"
 
 
+def test_old_files_are_looked_for_now_and_then(logs):
+    "Four times an hour, not with every merge: nothing is due sooner."
+    filled(logs)
+    tidy(logs[Pay].uri)
+    noted = _versions_file(logs[Pay].uri).read_bytes()
+    filled(logs, BATCHES + 2)
+    tidy(logs[Pay].uri)
+    assert _versions_file(logs[Pay].uri).read_bytes() == noted
+    stamp, past = Path(logs[Pay].uri) / "_removed", time.time() - 901
+    os.utime(stamp, (past, past))
+    tidy(logs[Pay].uri)
+    assert len(_versions_file(logs[Pay].uri).read_bytes()) > len(noted)
+
+
 def test_only_where_there_is_something_to_tidy(logs):
     filled(logs, 4)
     most = _small_files(logs[Pay].table())
@@ -179,7 +195,7 @@ def test_a_note_that_was_cut_off_is_completed(logs):
     for length in (0, 5, 8, len(whole) - 3):
         path.write_bytes(whole[:length])
         assert rows_at(logs[Pay].uri, length // 8) is None
-        tidy(logs[Pay].uri, keep_hours=1)
+        tidy(logs[Pay].uri, keep_hours=0)
         assert path.read_bytes().startswith(whole)
     assert_versions(logs, held)
 

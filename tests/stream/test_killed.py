@@ -49,10 +49,10 @@ def kill_again_and_again(consumers: Consumers, logs: Logs, seed: int) -> list[in
     draw, ends = random.Random(seed), []
     while len(ends) < KILLS:
         pids = [
-            consumers.start(steps=int(10 ** draw.uniform(2.5, 4.7)) if len(ends) % 2 else 0)
+            consumers.start(steps=int(10 ** draw.uniform(2.5, 5.2)) if len(ends) % 2 else 0)
             for _ in range(2 if len(ends) % 5 == 0 else 1)
         ]
-        ends += [consumers.kill_after(pid, draw.uniform(0.15, 0.7)) for pid in pids]
+        ends += [consumers.kill_after(pid, draw.uniform(0.15, 1.0)) for pid in pids]
         if len(ends) % (KILLS // LOOKS) == 0:
             assert_state_equals_bulk_load(logs, most=50)
     return ends
