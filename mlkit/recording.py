@@ -132,11 +132,10 @@ def _follow_folder(database: Path) -> None:
 def _replace_start(db: sqlite3.Connection, old: str, new: str) -> None:
     "In every path that is `old`, or lies below it."
     for table, column in _PATHS:
-        db.execute(
-            f"update {table} set {column} = :new || substr({column}, length(:old) + 1) "
-            f"where substr({column} || '/', 1, length(:old) + 1) = :old || '/'",
-            dict(new=new, old=old),
-        )
+        moved = f"{column} = :new || substr({column}, length(:old) + 1)"
+        below = f"substr({column} || '/', 1, length(:old) + 1) = :old || '/'"
+        statement = f"update {table} set {moved} where {below}"  # noqa: S608: names from above
+        db.execute(statement, dict(new=new, old=old))
 
 
 def mlflow_client(
