@@ -111,7 +111,7 @@ def _check_not_lost(database: Path) -> None:
         )
 
 
-_PATHS = (  # where MLflow keeps absolute paths
+_PATHS = (  # where MLflow keeps absolute paths; these names stand in a statement
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("model_versions", "source"),
@@ -134,7 +134,7 @@ def _replace_start(db: sqlite3.Connection, old: str, new: str) -> None:
     for table, column in _PATHS:
         moved = f"{column} = :new || substr({column}, length(:old) + 1)"
         below = f"substr({column} || '/', 1, length(:old) + 1) = :old || '/'"
-        statement = f"update {table} set {moved} where {below}"  # noqa: S608: names from above
+        statement = f"update {table} set {moved} where {below}"  # noqa: S608
         db.execute(statement, dict(new=new, old=old))
 
 
