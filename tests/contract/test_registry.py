@@ -195,7 +195,7 @@ def test_a_version_whose_run_was_cleaned_up_is_listed_and_not_gone_back_to(works
     for table in tables:
         columns = [c[1] for c in database.execute(f"pragma table_info({table})")]
         if "run_uuid" in columns:
-            database.execute(f"delete from {table} where run_uuid = ?", (run,))
+            database.execute(f"delete from {table} where run_uuid = ?", (run,))  # noqa: S608
     database.commit()
     database.close()
     shutil.rmtree(folder.parent)
