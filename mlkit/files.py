@@ -124,7 +124,7 @@ def _check_delimiter(path: Path, header: bytes) -> None:
             raise SourceError(f"{path}: the columns are divided by {name}; save it with commas.")
 
 # %% ../nbs/02b_files.ipynb #8672f102
-_WIDTHS = dict(BOOLEAN=1, INT32=4, INT64=8, INT96=8, FLOAT=4, DOUBLE=8)  # bytes a value
+_WIDTHS = dict(BOOLEAN=1, INT32=4, INT64=8, INT96=24, FLOAT=4, DOUBLE=8)  # bytes a value
 _VIEW = 16  # bytes of a text or a binary value, beside what does not fit into them
 _CELL = 48  # bytes of a cell of a CSV while it is read, beside its text
 _JSON = 3  # bytes for each byte of a JSON line while it is read

@@ -5,6 +5,7 @@
 # %% ../nbs/02a_readers.ipynb #2d3d1b44
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Callable
@@ -53,13 +54,21 @@ def _header(path: Path) -> list[str]:
     return names
 
 
+_QUOTED = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*(?:""[^"]*)*("?)([^,\r\n]?)')
+
+
 def _check_quotes(path: Path) -> None:
-    "Refuse a file that ends between two quotation marks."
-    with open(path, "rb") as f:
-        marks = sum(chunk.count(b'"') for chunk in iter(lambda: f.read(1 << 22), b""))
-    if marks % 2:
+    "Refuse a value that begins with a quotation mark and does not end with one."
+    text = path.read_bytes()
+    values = _QUOTED.finditer(text) if b'"' in text else []
+    for value in values:
+        closed, behind = value.groups()
+        if closed and not behind:
+            continue
+        line = text.count(b"\n", 0, value.start() + 1) + 1
+        problem = "goes on behind the closing one." if closed else "has no closing one: cut short?"
         raise SourceError(
-            f"{path}: a quotation mark is opened and not closed; is the file cut short? "
+            f"{path}, line {line}: a value that begins with a quotation mark {problem} "
             "(A mark inside a value is written twice, and the value between marks.)"
         )
 
@@ -71,6 +80,8 @@ def read_jsonl(path: Path) -> pl.DataFrame:  # of columns of type `JSON`
     "One object a line, in UTF-8. Raises `SourceError` naming the line that is none."
     frames = []
     with open(path, "rb") as f:
+        marked = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8  # as some programs begin UTF-8
+        f.seek(len(codecs.BOM_UTF8) if marked else 0)
         numbered = enumerate(f, 1)
         while lines := list(islice(numbered, _LINES)):
             rows = [_json_line(path, n, line) for n, line in lines if line.strip()]
@@ -95,10 +106,39 @@ def read_parquet(path: Path) -> pl.DataFrame:
     "A Parquet file, with the types that it has."
     from pyarrow import parquet, types
 
-    schema = parquet.read_schema(path)
-    if not any(types.is_timestamp(f.type) and _OFFSET.fullmatch(f.type.tz or "") for f in schema):
+    schema, old = parquet.read_schema(path), _int96(path)
+    zones = [f.type.tz or "" for f in schema if types.is_timestamp(f.type)]
+    if not old and not any(map(_OFFSET.fullmatch, zones)):
         return pl.read_parquet(path, glob=False)
-    return pl.DataFrame(_in_utc(parquet.read_table(path, partitioning=None)))
+    table = parquet.read_table(path, partitioning=None, coerce_int96_timestamp_unit="us")
+    frame = pl.DataFrame(_in_utc(table))
+    if not old:
+        return frame
+    finer = pl.DataFrame(_in_utc(parquet.read_table(path, partitioning=None, columns=old)))
+    return frame.with_columns(_whole(path, frame[name], finer[name]) for name in finer.columns)
+
+
+def _int96(path: Path) -> list[str]:
+    "The columns that hold moments in the way of old."
+    from pyarrow import parquet
+
+    schema = parquet.read_metadata(path).schema
+    columns = map(schema.column, range(len(schema)))
+    return [c.path for c in columns if c.physical_type == "INT96"]
+
+
+def _whole(path: Path, micro: pl.Series, nano: pl.Series) -> pl.Series:
+    "Moments in the unit that holds all of them; nanoseconds of a far year have wrapped around."
+    if micro.dtype == nano.dtype or micro.dtype.is_nested():
+        return micro
+    if (micro.to_physical() * 1000).equals(nano.to_physical()):
+        return micro
+    if micro.dt.year().is_between(1678, 2261).all():
+        return nano
+    raise SourceError(
+        f"{path}: {micro.name} holds moments beyond the years 1678 to 2261 beside parts of a "
+        "microsecond, and no type holds both; write it as timestamps in microseconds."
+    )
 
 
 def _in_utc(table: Any) -> Any:

@@ -31,7 +31,21 @@ from .sources import Lag, StreamError
 __all__ = ['Entry', 'decode', 'committed', 'RedisSource']
 
 # %% ../nbs/05a_sources_redis.ipynb #dc296245
-Entry = tuple[bytes, dict[bytes, bytes] | None]  # id and fields; None where it was deleted
+_Fields = dict[bytes, bytes] | list[bytes] | None  # a list where a name is there twice
+Entry = tuple[bytes, _Fields]  # id and fields; None where it was deleted
+
+
+def _fields(given: list[bytes] | None) -> _Fields:
+    "Names and values in turn as a dict, where none is lost by it."
+    made = dict(_pairs(given))
+    return made if given is None or 2 * len(made) == len(given) else given
+
+
+def _pairs(fields: _Fields) -> list[tuple[bytes, bytes]]:
+    "Names and values, as they came."
+    if isinstance(fields, list):
+        return list(zip(fields[::2], fields[1::2]))
+    return list((fields or {}).items())
 
 
 @dataclass
@@ -43,10 +57,14 @@ class _Classified:
     problem: str = ""  # what is wrong with it
 
 
-def _classify(fields: dict[bytes, bytes] | None, streams: dict[str, type[Stream]]) -> _Classified:
+def _classify(fields: _Fields, streams: dict[str, type[Stream]]) -> _Classified:
     "An entry's stream and event, and what is wrong with it."
     if not fields:
         return _Classified(None, {}, "deleted from Redis before it was read")
+    if isinstance(fields, list):
+        names = fields[::2]
+        twice = next(name for name in names if names.count(name) > 1)
+        return _Classified(None, {}, f"field {_shown(twice)!r} is there twice")
     named = fields.get(b"stream", b"")
     stream = streams.get(named.decode(errors="replace"))
     if stream is None:
@@ -65,14 +83,18 @@ def _classify(fields: dict[bytes, bytes] | None, streams: dict[str, type[Stream]
 def _as_it_came(key: str, entry: Entry, problem: str) -> dict[str, str]:
     "An entry as quarantine keeps it, whole; bytes that are no text are written out."
     number, fields = entry
-    given = {_shown(name): _shown(value) for name, value in (fields or {}).items()}
-    stream, event = given.pop("stream", ""), given.pop("event", "")
+    pairs = [(_shown(name), _shown(value)) for name, value in _pairs(fields)]
+    given, stream, event = dict(pairs), "", ""
+    distinct = len(given) == len(pairs)
+    if distinct:
+        stream, event = given.pop("stream", ""), given.pop("event", "")
+    rest = given if distinct else pairs
     return dict(
         key=key,
         entry=number.decode(),
         stream=stream,
         event=event,
-        other=orjson.dumps(given).decode() if given else "",
+        other=orjson.dumps(rest).decode() if rest else "",
         reason=problem,
     )
 
@@ -122,7 +144,7 @@ def decode(
 def _name(key: str, entries: list[Entry]) -> BatchName:
     digest = hashlib.blake2b(digest_size=8)
     for number, fields in entries:
-        digest.update(repr((number, sorted((fields or {}).items()))).encode())
+        digest.update(repr((number, sorted(_pairs(fields)))).encode())
     first, last = entries[0][0].decode(), entries[-1][0].decode()
     return BatchName.redis(key, first, last, digest.hexdigest())
 
@@ -208,6 +230,14 @@ def _consumer_name(folder: Path, number: int) -> str:
     return f"{socket.gethostname()}-{place}-{number}"
 
 # %% ../nbs/05a_sources_redis.ipynb #e98e3dd3
+def _answered(answer: Any, **options: Any) -> list[tuple[bytes, list[Entry]]]:
+    "Entries by Redis stream; the client's own dicts keep the last of two fields of one name."
+    return [
+        (key, [(number, _fields(given)) for number, given in entries])
+        for key, entries in answer or []
+    ]
+
+
 @dataclass
 class _Group:
     "A consumer group, seen by one of its consumers."
@@ -260,7 +290,10 @@ class _Group:
         numbers = [h["message_id"] for h in held]
         if not numbers:
             return []
-        return self.redis.xclaim(self.key, self.name, self.consumer, milliseconds, numbers)
+        self.redis.xclaim(
+            self.key, self.name, self.consumer, milliseconds, numbers, justid=True
+        )  # older servers answer with nothing in the place of a deleted entry
+        return self.receive("0")
 
     def lag(self) -> Lag:
         "Entries that are in the Redis stream and not acknowledged, and since when."
@@ -287,6 +320,7 @@ class _Member:
 
     def __init__(self, url: str, folder: Path, key: str, group: str):
         self._redis = connect(url, StreamError)
+        self._redis.set_response_callback("XREADGROUP", _answered)
         number, self._slot = _slot(folder)
         self.name = _consumer_name(folder, number)
         self._group = _Group(self._redis, key, group, self.name)

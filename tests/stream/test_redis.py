@@ -370,3 +370,20 @@ def test_another_consumer_whose_name_is_no_text(redis: Any, join: Any) -> None:
     first.poll()
     redis.xreadgroup("mlkit", b"\xff", {"events": ">"}, count=5)
     assert join(takeover=0).poll()
+
+
+@pytest.mark.parametrize("twice", ["event", "stream"])
+def test_a_field_that_is_there_twice_is_kept_with_both_values(
+    logs: Logs, redis: Any, join: Any, twice: str
+) -> None:
+    "valkey-io/valkey-go#47, redis/RedisInsight#757: an entry is a list of pairs, and no dict."
+    given = ["stream", "pay", "event", json.dumps(world.pay(1))]
+    given += [twice, dict(event=json.dumps(world.pay(2)), stream="outcome")[twice]]
+    redis.execute_command("XADD", "events", "*", *given)
+    redis.xadd("events", dict(stream="pay", event=json.dumps(world.pay(3))))
+    done = drain(logs, join())
+    assert (done.events, done.quarantined, pending(redis)) == (1, 1, 0)
+    kept = logs.unreadable.read().row(0, named=True)
+    assert kept["reason"] == f"field '{twice}' is there twice"
+    pairs = json.loads(json.loads(kept["row"])["other"])
+    assert pairs == [list(pair) for pair in zip(given[::2], given[1::2])]
