@@ -35,6 +35,7 @@ from mlkit.etl import Logs
 from mlkit.events import Stream
 from mlkit.executors import Dask
 from mlkit.fields import TIME
+from mlkit.tables import claiming
 from mlkit.units import costs
 from mlkit.usecases.fraud import Label, Transaction, features
 
@@ -86,7 +87,13 @@ def write(logs: Logs, stream: type[Stream], frame: pl.DataFrame) -> None:
         ingested_at=pl.lit(START, TIME),
         event_date=pl.col("event_time").dt.date(),
     ).select(list(logs[stream].schema))
-    write_deltalake(logs[stream].uri, full, mode="append", partition_by=["event_date"])
+    write_deltalake(
+        logs[stream].uri,
+        full,
+        mode="append",
+        partition_by=["event_date"],
+        commit_properties=claiming(seq=int(full["seq"].max()) + 1),
+    )
 
 
 def generate(folder: Path, total: int) -> None:

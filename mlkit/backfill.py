@@ -100,7 +100,7 @@ def _check_place(place: str) -> None:
     if (path / "_delta_log").exists():
         return
     for name in sorted(p.name for p in path.iterdir()):
-        if name != "_scratch" and not name.startswith("event_date="):
+        if name != "_scratch" and not name.startswith(("event_date=", ".")):
             raise BackfillError(
                 f"{place} holds {name!r}, which is of no feature table; "
                 "give --out a folder, new or empty."

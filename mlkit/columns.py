@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 # %% auto #0
-__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'read_json', 'json_frame', 'json_as_text', 'as_text']
+__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'parse_json', 'json_frame', 'json_as_text', 'as_text']
 
 # %% ../nbs/00a_columns.ipynb #a9dc1d4c
 KINDS = ("text", "integer", "decimal", "float", "flag", "moment")  # those a field may take
@@ -77,7 +77,7 @@ _LITERALS = json.JSONDecoder(
 )
 
 
-def read_json(
+def parse_json(
     text: bytes,  # UTF-8
     literal: bool = False,  # numbers as they are written, not rounded to what Python has
 ) -> Any:

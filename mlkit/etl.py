@@ -301,7 +301,7 @@ def ingest(
     since: datetime | None = None,  # only events at or after this moment
     until: datetime | None = None,  # only events strictly before this moment
 ) -> Ingested:
-    "Ingest a source: all of its files where every one can be used, or none."
+    "Ingest a source: none of its files where one of them cannot be used."
     read = partial(file_batch, formats=formats, since=since, until=until)
     files = source_files(source)
     if len(files) == 1:

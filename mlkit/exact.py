@@ -66,7 +66,7 @@ def units_of_float(
 ) -> pl.Expr:  # Int64
     "Floats that are the nearest to a decimal of so many places."
     units = (column.cast(pl.Float64) * 10**places).round()
-    fits = column.is_finite() & (units.abs() <= units_limit(places))
+    fits = column.is_finite() & (units.abs() <= units_limit(places)) & (units.abs() < 2**53)
     fits &= _float_of(units, given, places) == column
     if given != pl.Float64:
         for neighbour in (units - 1, units + 1):
@@ -86,7 +86,8 @@ def units_of_text(column: pl.Expr, places: int) -> pl.Expr:  # Int64
     few = plain.str.contains(rf"^[+-]?[0-9]+(\.[0-9]{{0,{places}}}0*)?$")
     short = plain.str.contains(_NUMBER) & (plain.str.len_bytes() <= _SHORT)
     number = pl.when(few | short).then(plain).cast(pl.Float64, strict=False)
-    return units_of_float(number, pl.Float64(), places)
+    vanished = (number == 0) & plain.str.contains("^[^eE]*[1-9]")
+    return units_of_float(pl.when(~vanished).then(number), pl.Float64(), places)
 
 # %% ../nbs/00a_exact.ipynb #dd5eaba8
 _DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"

@@ -38,14 +38,10 @@ _Reader = Callable[[pl.Expr, Any], pl.Expr]  # a column and its type to this fie
 _OF_JSON = dict(integer="integer", number="decimal", flag="flag")  # what a kind of JSON counts as
 
 
-@dataclass(frozen=True)
-class Field:
-    "One column of a stream; the subclasses are what a contract is written with."
+class _Column:
+    "How a field is read from a column of a source."
 
-    doc: str = ""
-    optional: bool = False  # may be null
     dtype: ClassVar[Any] = pl.String
-    shown_dtype: ClassVar[Any] = None  # Polars type of shown values where it is not `dtype`
 
     def parse(self, name: str, given: pl.DataType) -> pl.Expr:
         """The column `name` as this field's type; null where a value cannot be taken exactly.
@@ -78,6 +74,15 @@ class Field:
         text, kind = column.struct.field("text"), column.struct.field("kind")
         read: Any = self._reader(pl.String())
         return read(pl.when(kind.is_in(taken)).then(text), pl.String())
+
+# %% ../nbs/00a_fields.ipynb #52b07d46
+@dataclass(frozen=True)
+class Field(_Column):
+    "One column of a stream; the subclasses are what a contract is written with."
+
+    doc: str = ""
+    optional: bool = False  # may be null
+    shown_dtype: ClassVar[Any] = None  # Polars type of shown values where it is not `dtype`
 
     def problems(self, name: str) -> list[Problem]:
         "What else may be wrong with the parsed column."

@@ -186,7 +186,7 @@ _PASSING |= {errno.EROFS, errno.ESTALE, errno.EFBIG}
 
 
 def is_passing(e: BaseException) -> bool:
-    "Is this a failure of the machine, and not of the file that was being read?"
+    "Is this a failure of the machine or its settings, and not of what was being read?"
     if isinstance(e, SettingsError):
         return True
     found = re.search(r"os error (\d+)", str(e))  # as Polars writes it

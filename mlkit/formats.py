@@ -19,7 +19,7 @@ from .columns import json_as_text
 from .events import Stream, check
 from .expressions import why_not_row_wise
 from .fields import ContractError, Field, Fixed, Time
-from .ranges import check_range, ranges_of
+from .ranges import check_values
 
 # %% auto #0
 __all__ = ['Frames', 'SourceFormat', 'row_number', 'decimal', 'midnight_utc', 'find_format', 'to_events']
@@ -189,16 +189,17 @@ def row_number(
 
 
 def decimal(
-    column: str,  # of floats, or of their text
+    column: str | pl.Expr,  # of floats, or of their text
     places: int,
 ) -> pl.Expr:
     """For `compute`: what float arithmetic has left beside a decimal is that decimal.
 
     `amount=decimal("price", 2)` takes 85.64999999999999 as 85.65, and 85.655 as it is.
     """
-    value = pl.col(column).cast(pl.Float64)
+    given = pl.col(column) if isinstance(column, str) else column
+    value = given.cast(pl.Float64)
     rounded = value.round(places)
-    beside = (value - rounded).abs() < 1e-4 / 10**places
+    beside = (value - rounded).abs() <= value.abs() * 2**-48  # some last bits
     return pl.when(beside).then(rounded).otherwise(value)
 
 
@@ -249,9 +250,8 @@ def to_events(
 
 def _evaluate(frame: pl.DataFrame, expressions: _Expressions) -> pl.DataFrame:
     "Columns of a frame's rows. Raises `ContractError` where a whole number might overflow."
-    known = ranges_of(frame.select({c for e in expressions.values() for c in e.meta.root_names()}))
     for expression in expressions.values():
-        check_range(expression, dict(frame.schema), known)
+        check_values(expression, frame)
     return frame.with_columns(**expressions).select(expressions.keys())
 
 

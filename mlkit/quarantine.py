@@ -16,6 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .fields import TIME
 from .tables import LogError, claiming, open_table, scan_table, storage_options, unwritable
+from .tidy import appending
 
 # %% auto #0
 __all__ = ['Quarantine', 'Reasons']
@@ -62,7 +63,9 @@ class Quarantine:
             return 0
         kept = _as_kept(rows, batch, reason)
         for _ in range(_ATTEMPTS):
-            if self._try_put(kept, batch):
+            with appending(self.uri):
+                done = self._try_put(kept, batch)
+            if done:
                 return rows.height
         raise LogError(
             f"{self.uri}: {_ATTEMPTS} attempts to keep {rows.height} refused rows met other "

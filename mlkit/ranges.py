@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -15,7 +15,7 @@ from .expressions import result_type
 from .fields import ContractError
 
 # %% auto #0
-__all__ = ['Range', 'COUNTS', 'ranges_of', 'check_range']
+__all__ = ['Range', 'COUNTS', 'check_range', 'check_values']
 
 # %% ../nbs/01d_ranges.ipynb #3d9c4c76
 Range = tuple[int, int]  # the smallest and the largest whole number
@@ -97,29 +97,49 @@ class _Wraps(Exception):
     "Holds the part that may overflow."
 
 
-def _leaf(expr: pl.Expr, known: Mapping[str, Range], whole: Range) -> Range:
-    "Of a column or a literal."
-    if expr.meta.is_column():
-        return known.get(expr.meta.output_name(), whole)
-    value = pl.select(expr).item()
-    return (int(value), int(value)) if value is not None else (0, 0)
+_Start = Callable[[pl.Expr, Range], Range]  # of what is made of no whole numbers; and of its type
 
 
-def _range(expr: pl.Expr, columns: dict[str, Any], known: Mapping[str, Range]) -> Range | None:
+def _values(frame: pl.DataFrame) -> _Start:
+    "The numbers that there are in a frame."
+
+    def start(expr: pl.Expr, whole: Range) -> Range:
+        found: Any = frame.select(x=expr)["x"]
+        return (int(found.min()), int(found.max())) if found.count() else (0, 0)
+
+    return start
+
+
+_CONSTANT = _values(pl.DataFrame({"": [0]}))
+
+
+def _types(known: Mapping[str, Range]) -> _Start:
+    "The numbers that there could be."
+
+    def start(expr: pl.Expr, whole: Range) -> Range:
+        if expr.meta.is_column():
+            return known.get(expr.meta.output_name(), whole)
+        return whole if _operation(expr)[0] == "Cast" else _within(_EXTRACTED, whole)
+
+    return start
+
+
+def _range(expr: pl.Expr, columns: dict[str, Any], start: _Start) -> Range | None:
     "Of an expression; None where it is no whole number. Raises `_Wraps`."
     leaf = expr.meta.is_literal() or expr.meta.is_column()
-    parts = [] if leaf else [_range(p, columns, known) for p in reversed(expr.meta.pop())]
+    found = [] if leaf else [_range(p, columns, start) for p in reversed(expr.meta.pop())]
+    parts = [part for part in found if part is not None]
     dtype = result_type(expr, columns)
     whole = _BOUNDS.get(dtype)
-    if whole is None:
-        return None
-    if leaf:
-        return _leaf(expr, known, whole)
-    if dtype == pl.Boolean:
+    if whole is None or (dtype == pl.Boolean and not leaf):
         return whole
-    made = _made(expr, [p for p in parts if p is not None], whole)
+    if expr.meta.is_literal():
+        return _CONSTANT(expr, whole)
+    if not parts:
+        return start(expr, whole)
+    made = _made(expr, parts, whole)
     if not expr.meta.root_names():
-        whole = _leaf(expr, known, whole)  # Polars may choose a smaller type for what is constant
+        whole = _CONSTANT(expr, whole)  # Polars may choose a smaller type for what is constant
     if made[0] < whole[0] or made[1] > whole[1]:
         raise _Wraps(str(expr), dtype)
     return made
@@ -129,14 +149,11 @@ def _made(expr: pl.Expr, parts: list[Range], whole: Range) -> Range:
     "What follows from the operands; more than the type holds where that is not known."
     name, node = _operation(expr)
     if name == "Cast":
-        given = parts[0] if parts else whole
-        return given if node["options"] == "Overflowing" else _within(given, whole)
+        return parts[0] if node["options"] == "Overflowing" else _within(parts[0], whole)
     if name == "Modulus":
         return _within(_remainder(parts), whole)
     if name in _IN_TYPE:
         return whole
-    if not parts:
-        return _within(_EXTRACTED, whole)
     unknown = whole[0] - 1, whole[1] + 1
     return _OPERATIONS[name](parts) if name in _OPERATIONS else unknown
 
@@ -145,11 +162,16 @@ def _within(part: Range, whole: Range) -> Range:
     return max(part[0], whole[0]), min(part[1], whole[1])
 
 # %% ../nbs/01d_ranges.ipynb #8438f9ae
-def ranges_of(frame: pl.DataFrame) -> dict[str, Range]:
-    "The whole numbers that a frame's columns hold."
-    whole = [c for c, dtype in frame.schema.items() if dtype in _BOUNDS and frame[c].count()]
-    columns: dict[str, Any] = {c: frame[c] for c in whole}
-    return {c: (int(values.min()), int(values.max())) for c, values in columns.items()}
+def _checked(expr: pl.Expr, columns: dict[str, Any], start: _Start) -> Range | None:
+    try:
+        return _range(expr, columns, start)
+    except _Wraps as e:
+        part, dtype = e.args
+        wide = "pl.Float64" if dtype in (pl.Int64, pl.UInt64) else "pl.Int64"
+        raise ContractError(
+            f"{part} may not fit into its type, {dtype}, and would overflow without an error; "
+            f"cast its parts to {wide} first."
+        ) from None
 
 
 def check_range(
@@ -158,12 +180,12 @@ def check_range(
     known: Mapping[str, Range],  # of columns that hold less than their type could
 ) -> Range | None:  # None where it is no whole number
     "The whole numbers that an expression can be. Raises `ContractError` where one would not fit."
-    try:
-        return _range(expr, columns, known)
-    except _Wraps as e:
-        part, dtype = e.args
-        wide = "pl.Float64" if dtype in (pl.Int64, pl.UInt64) else "pl.Int64"
-        raise ContractError(
-            f"{part} may not fit into its type, {dtype}, and would overflow without an error; "
-            f"cast its parts to {wide} first."
-        ) from None
+    return _checked(expr, columns, _types(known))
+
+
+def check_values(
+    expr: pl.Expr,
+    frame: pl.DataFrame,  # that it is about to be evaluated on
+) -> Range | None:
+    "The same, where the values are there already."
+    return _checked(expr, dict(frame.schema), _values(frame))

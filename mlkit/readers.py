@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from .columns import JSONError, json_frame, read_json
+from .columns import JSONError, json_frame, parse_json
 from .errors import UserError
 
 # %% auto #0
@@ -33,7 +34,8 @@ def read_csv(path: Path) -> pl.DataFrame:  # of text
 
     names = _header(path)
     _check_quotes(path)
-    parse = arrow.ParseOptions(newlines_in_values=True)
+    one = len(names) == 1  # an empty line is a missing value there
+    parse = arrow.ParseOptions(newlines_in_values=True, ignore_empty_lines=not one)
     convert = arrow.ConvertOptions(
         column_types=dict.fromkeys(names, large_string()),
         null_values=[""],
@@ -41,13 +43,15 @@ def read_csv(path: Path) -> pl.DataFrame:  # of text
         quoted_strings_can_be_null=False,
     )
     table = arrow.read_csv(path, parse_options=parse, convert_options=convert)
+    if table.column_names != names:
+        raise SourceError(f"{path}: the header {', '.join(names)} can be read in two ways.")
     return pl.DataFrame(table)
 
 
 def _header(path: Path) -> list[str]:
     "The names of a CSV's columns."
     with open(path, newline="", encoding="utf-8-sig") as f:
-        names = next(csv.reader(f), [])
+        names = next((row for row in csv.reader(f) if row), [])
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise SourceError(f"{path}: the column {twice[0]!r} is there twice; name them apart.")
@@ -91,11 +95,13 @@ def read_jsonl(path: Path) -> pl.DataFrame:  # of columns of type `JSON`
 
 def _json_line(path: Path, n: int, line: bytes) -> dict[str, Any]:
     try:
-        row = read_json(line, literal=True)
+        row = parse_json(line.removeprefix(BOM_UTF8) if n == 1 else line, literal=True)
     except JSONError as e:
         raise SourceError(f"{path}, line {n}: not JSON ({e}).") from None
     if not isinstance(row, dict):
         raise SourceError(f"{path}, line {n}: not a JSON object.")
+    if not row:
+        raise SourceError(f"{path}, line {n}: an object without keys.")
     return row
 
 # %% ../nbs/02a_readers.ipynb #3f64caca

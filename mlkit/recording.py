@@ -121,12 +121,13 @@ _PATHS = (  # where MLflow keeps absolute paths; these names stand in a statemen
 
 def _follow_folder(database: Path) -> None:
     "Let paths below the folder `artifacts` that was beside the database be below that which is."
-    here = (database.absolute().parent / "artifacts").as_uri()
+    artifacts = database.absolute().parent / "artifacts"
+    here = artifacts.as_uri()
     with closing(sqlite3.connect(database, timeout=20)) as db, db:
         found = db.execute("select distinct artifact_location from experiments").fetchall()
-        for (old,) in found:
-            if old != here and old.startswith("file://") and old.endswith("/artifacts"):
-                _replace_start(db, old, here)
+        ours = [old for (old,) in found if old.startswith("file://") and old.endswith("/artifacts")]
+        if len(ours) == 1 and ours != [here] and artifacts.exists():  # else it is not one project's
+            _replace_start(db, ours[0], here)
 
 
 def _replace_start(db: sqlite3.Connection, old: str, new: str) -> None:

@@ -82,8 +82,8 @@ def _no_version(version: int) -> str:
     return f"there is no version {version}; `mlkit models` lists them."
 
 
-class _Versions:
-    "The versions of one model, and who has which role."
+class _Tracked:
+    "One model as MLflow has it."
 
     def __init__(
         self,
@@ -139,6 +139,10 @@ class _Versions:
                 return {}
             raise RegistryError(_unreadable(self.uri, e)) from e
         return {alias: int(version) for alias, version in found.items()}
+
+# %% ../nbs/09_registry.ipynb #d7bc3d58
+class _Versions(_Tracked):
+    "The versions of one model, and who has which role."
 
     def holder(self, alias: str) -> int | None:
         "The version that has a role; None where no one has. Raises `RegistryError`."

@@ -19,6 +19,7 @@ import polars as pl
 from .decisions import parse_decision
 from .errors import UserError
 from .etl import Batch, BatchName, Logs, land
+from .eventlog import EventLog, scan
 from .fields import TIME
 from .registry import audit, whoami
 from .settings import owner_only
@@ -86,11 +87,13 @@ class Queue:
 
 def _unusable(path: Path, error: sqlite3.Error) -> str:
     "What is wrong with the queue's database, and what to do."
-    why = f"the review queue {path} cannot be used: {error}. Nothing was changed."
+    why = f"the review queue {path} cannot be used: {error}. No case was changed."
     if "locked" in str(error):
         return f"{why} Another program holds it; wait for it and repeat the command."
     if "readonly" in str(error) or "full" in str(error):
         return f"{why} Free space, or mend the permissions of the folder."
+    if "malformed" not in str(error) and "not a database" not in str(error):
+        return f"{why} Look at the folder, its permissions and the files that are open."
     return (
         f"{why} Put a copy of it back; or delete it: the queue is made again from the decisions, "
         "with every case open; the verdicts are in the log, as labels."
@@ -284,10 +287,17 @@ def _land_label(usecase: UseCase, logs: Logs, label: dict[str, Any], name: Batch
             f"Let the review of {usecase.name!r} make one that keeps it."
         )
     landed = land(logs, batch)
-    if landed.conflicts:
+    if landed.conflicts and not _is_in_log(logs[stream], batch.events[stream]):
         raise ReviewError(
             f"{label['event_id']} is in the log with another verdict; an event is never changed."
         )
+
+
+def _is_in_log(log: EventLog, label: pl.DataFrame) -> bool:
+    "Is it there but for its time, of an attempt that could not close the case?"
+    fields = [name for name in log.stream.fields if name != "event_time"]
+    stored = scan(log).filter(pl.col("event_id") == label["event_id"][0]).select(fields).collect()
+    return stored.equals(label.select(fields))
 
 
 def _close(

@@ -17,7 +17,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Histogram
 
-from .columns import JSONError, read_json
+from .columns import JSONError, parse_json
 from .decisions import DecisionLog, Engine, answer, answer_schema, load_release
 from .events import Stream, accept
 from .fields import ContractError, Field
@@ -117,7 +117,7 @@ async def _decide(request: Request) -> Response:
     except _TooLarge:
         return _refuse(413, "too large", f"the body is larger than {state.max_body // 1024} kB")
     try:
-        raw = read_json(body)
+        raw = parse_json(body)
     except JSONError as e:
         return _refuse(400, "not JSON", str(e))
     if not isinstance(raw, dict):

@@ -299,7 +299,7 @@ def literal(path: Path) -> str:
 _UNFIT = re.compile(r"[\[\]?$]|%[0-9a-fA-F]{2}")  # in a path, to the libraries that are used
 _ACTIVE = "active"  # the file that names the active workspace
 
-
+# %% ../nbs/00_settings.ipynb #7ad7a36d
 class Workspace:
     "The folder of one source: log, state, registry, bentos, decisions."
 

@@ -13,7 +13,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -190,14 +190,35 @@ class _Claim:
         return _mark(self.path) == self.mark
 
 # %% ../nbs/05a_sources.ipynb #8198cd07
-class _Inbox:
+class _Notices:
+    "What a person should be told of files, each once."
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self._named: set[str] = set()  # files of which was said why they stay
+
+    def _leave(self, name: str, why: str) -> None:
+        "Say once why a file stays where it is."
+        if name not in self._named:
+            self._named.add(name)
+            self.notices.append(f"{_printable(name)} stays in the inbox: {why}")
+
+
+def _reason(e: BaseException) -> str:
+    "Why a file cannot be used, in a line."
+    if isinstance(e, UserError):
+        return _printable(str(e))
+    first = (str(e).splitlines() or [""])[0]
+    return _printable(f"it cannot be used: {type(e).__name__}: {first}")
+
+# %% ../nbs/05a_sources.ipynb #c1cfc85d
+class _Inbox(_Notices):
     "A folder that files are dropped in, and the claims on them."
 
     def __init__(self, inbox: Path, formats: list[SourceFormat], settle: float):
+        super().__init__()
         self.inbox, self.settle = inbox, settle
-        self.notices: list[str] = []
         self._formats = formats
-        self._named: set[str] = set()  # files of which was said why they stay
         self._stuck: dict[str, float] = {}  # files that cannot be moved, and since when they are so
         for folder in _FATES:
             (self.inbox / folder).mkdir(parents=True, exist_ok=True)
@@ -267,7 +288,8 @@ class _Inbox:
         except OSError as e:
             if is_passing(e):
                 raise
-            self._stuck[path.name] = os.lstat(path).st_ctime
+            with suppress(OSError):
+                self._stuck[path.name] = os.stat(path).st_ctime
             self._leave(path.name, f"{otherwise} ({e.strerror})")
 
     def _takeable(self, found: _Dropped) -> bool:
@@ -276,20 +298,6 @@ class _Inbox:
             self._leave(found.name, found.problem)
             return False
         return self._settled(found.changed) and self._stuck.get(found.name) != found.changed
-
-    def _leave(self, name: str, why: str) -> None:
-        "Say once why a file stays where it is."
-        if name not in self._named:
-            self._named.add(name)
-            self.notices.append(f"{_printable(name)} stays in the inbox: {why}")
-
-
-def _reason(e: BaseException) -> str:
-    "Why a file cannot be used, in a line."
-    if isinstance(e, UserError):
-        return _printable(str(e))
-    first = (str(e).splitlines() or [""])[0]
-    return _printable(f"it cannot be used: {type(e).__name__}: {first}")
 
 # %% ../nbs/05a_sources.ipynb #82af0673
 class FolderSource(_Inbox):

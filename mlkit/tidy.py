@@ -18,7 +18,7 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from .tables import LogError, open_table
+from .tables import LogError, open_table, unwritable
 
 # %% auto #0
 __all__ = ['reading', 'appending', 'still_there', 'rows_at', 'tidy']
@@ -43,7 +43,15 @@ def _locked(
     if _is_remote(uri) or not path.exists():
         yield True
         return
-    with open(path.with_name(f".{path.name}.{purpose}.lock"), "a") as f:
+    lock = path.with_name(f".{path.name}.{purpose}.lock")
+    try:
+        f = open(lock, "a")
+    except OSError as e:
+        if purpose == "read":  # a place that nobody may write to is not tidied either
+            yield True
+            return
+        raise unwritable(str(lock), e) from e
+    with f:
         try:
             fcntl.flock(f, how)
         except BlockingIOError:
@@ -150,15 +158,20 @@ def _set_retention(table: DeltaTable, hours: int) -> None:
         table.alter.set_table_properties(wanted)
 
 
+_LOOK_EVERY = 900  # seconds for each hour that is kept: four times in that time
+
+
 def _is_due(uri: str, hours: int) -> bool:
     "Was the last removal so long ago that there may be something to remove again?"
     if _is_remote(uri):
         return True
     stamp = Path(uri) / "_removed"
-    due = not stamp.exists() or time.time() - stamp.stat().st_mtime >= hours * 900
-    if due:
-        stamp.touch()
-    return due
+    return not stamp.exists() or time.time() - stamp.stat().st_mtime >= hours * _LOOK_EVERY
+
+
+def _note_removal(uri: str) -> None:
+    if not _is_remote(uri):
+        (Path(uri) / "_removed").touch()
 
 
 def _remove_old(uri: str, table: DeltaTable, hours: int) -> None:
@@ -179,7 +192,7 @@ def tidy(
     keep_hours: int | None = None,  # default: an hour here, a week in object storage
     more_than: int = 0,  # only where so many small files lie in a partition
 ) -> int:  # files saved
-    "Merge small files, and remove what is older than that. Raises `LogError` where it cannot."
+    "Merge small files, and remove what was replaced longer ago. Raises `LogError` where it cannot."
     hours = (
         (_REMOTE_HOURS if _is_remote(uri) else _KEEP_HOURS) if keep_hours is None else keep_hours
     )
@@ -197,6 +210,7 @@ def tidy(
             with _locked(uri, "read", fcntl.LOCK_EX | fcntl.LOCK_NB) as unread:
                 if unread and _is_due(uri, hours):
                     _remove_old(uri, table, hours)
+                    _note_removal(uri)
         except CommitFailedError:
             return 0  # other writers were faster
         except (OSError, DeltaError) as e:

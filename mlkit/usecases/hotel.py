@@ -13,7 +13,7 @@ import polars as pl
 from ..events import Stream, at_least
 from ..features import FeatureSet, FeatureView
 from ..fields import Category, Fixed, Flag, Key, Text, Time
-from ..formats import SourceFormat
+from ..formats import SourceFormat, decimal
 from ..policy import Guard, Policy, Route
 from ..splits import LabelRule, Plan
 from ..usecase import Invariance, UseCase
@@ -122,7 +122,7 @@ HOTEL_BOOKINGS = SourceFormat(
     compute=dict(
         agent=pl.col("agent").fill_null(0),
         company=pl.col("company").fill_null(0),
-        price=pl.col("adr") * _nights,
+        price=decimal(pl.col("adr") * _nights, places=2),
     ),
     extra=dict(is_canceled=Flag(), label_date=Time("when the outcome became known")),
     derive={

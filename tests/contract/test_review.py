@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -110,3 +111,22 @@ def test_a_verdict_is_known_after_what_was_asked(logs):
 def test_a_case_is_found_by_the_beginning_of_its_id(logs, prefix, message):
     with pytest.raises(ReviewError, match=message):
         case(decided(logs, [600, 700]), prefix)
+
+
+def test_a_label_that_landed_before_the_case_was_closed_is_used(logs, monkeypatch):
+    "By the wall clock, which has moved on when the same verdict is given again."
+    from mlkit import review
+
+    queue = decided(logs, [600])
+
+    def full(*args, **given):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(review, "_close", full)
+        with pytest.raises(ReviewError, match="No case was changed. Free space"):
+            decide(queue, FRAUD, logs, "d", positive=True, clock="wall")
+    with pytest.raises(ReviewError, match="in the log with another verdict"):
+        decide(queue, FRAUD, logs, "d", positive=False, clock="wall")
+    decide(queue, FRAUD, logs, "d", positive=True, clock="wall")
+    assert labels(logs).height == 1 and counts(queue) == dict(decided=1)

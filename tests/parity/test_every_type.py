@@ -225,7 +225,7 @@ class Strict(FeatureView):
 
     size = pl.col("amount") * 2
     digits = pl.col("place").cast(pl.Int64)
-    twice = pl.col("digits") + 1
+    twice = pl.col("digits").cast(pl.Float64) + 1
 
 
 def test_an_expression_that_fails_on_data_is_named():

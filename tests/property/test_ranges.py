@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mlkit.fields import ContractError
 from mlkit.formats import SourceFormat, to_events
-from mlkit.ranges import COUNTS, check_range, ranges_of
+from mlkit.ranges import COUNTS, check_range, check_values
 
 COLUMNS: dict[str, Any] = dict(
     tiny=pl.Int8, small=pl.Int16, short=pl.UInt32, key=pl.Int64, count=pl.Int64, flag=pl.Boolean
@@ -145,10 +145,14 @@ def test_operations_by_name(expr, accepted):
         check_range(expr, MOMENTS, KNOWN)
 
 
-def test_ranges_of_a_frame_are_its_values():
-    frame = pl.DataFrame({"a": [3, None, -1], "b": [1.5, 2.5, 0.5], "c": [None] * 3})
-    assert ranges_of(frame) == {"a": (-1, 3)}
-    assert ranges_of(frame.clear()) == {}
+def test_what_is_there_decides_where_it_is_known():
+    frame = pl.DataFrame({"a": [3, None, -1], "b": ["7", "120", None], "c": [None] * 3})
+    text = pl.col("b").cast(pl.Int64)
+    assert check_values(pl.col("a") * 2, frame) == (-2, 6)
+    assert check_values(text + 1, frame) == (8, 121)
+    assert check_values(pl.col("a") * 2, frame.clear()) == (0, 0)
+    with pytest.raises(ContractError, match="Int8"):
+        check_values(text.cast(pl.Int8) * 2, frame)
 
 
 def test_a_source_format_computes_within_the_types_of_the_file():

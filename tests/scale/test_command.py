@@ -19,6 +19,8 @@ from mlkit.etl import Logs
 from mlkit.eventlog import append, scan
 from mlkit.formats import to_events
 from mlkit.frames import offline
+from mlkit.records import Record
+from mlkit.settings import Workspace
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
 from mlkit.usecases.simulator import simulate
 
@@ -157,8 +159,8 @@ def test_training_as_typed(client, tmp_path):
     assert "04_check: not asked for" in answer
 
     folder = tmp_path / "data" / "fraud"
-    steps = folder / (folder / "active").read_text() / "steps"
-    trained = json.loads((steps / "03_train.json").read_text())["result"]
+    workspace = Workspace(folder, (folder / "active").read_text())
+    trained = Record.read(workspace, "03_train").result
     model = json.loads((Path(trained["folder"]) / "model" / "model.json").read_text())
     assert model["about"]["lineage"]["engine"] == "dask, 2 workers"
     mlkit(tmp_path, "run", "--only", "04_check")
