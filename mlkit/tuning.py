@@ -5,13 +5,14 @@
 # %% ../nbs/06g_tuning.ipynb #9b00619b
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .datasets import Data
+from .datasets import Data, TrainingError
 from .modelfiles import find_kind
 from .models import Model
 from .recipes import Compute, Recipe, backtest
@@ -91,7 +92,13 @@ def _objective(trial: Any, recipe: Recipe, data: Data, compute: Compute) -> floa
 
     drawn = find_kind(recipe.kind).search_space(trial)
     tried = replace(recipe, params={**recipe.params, **drawn})
-    return backtest(tried, data, compute, prune_if_worse).mean("ap")
+    ap = backtest(tried, data, compute, prune_if_worse).mean("ap")
+    if math.isnan(ap):  # to Optuna a failure, which is made up for, and so without end
+        raise TrainingError(
+            f"the folds give no average precision for a {recipe.kind} model with {drawn}, so no "
+            "setting can be chosen; train without a search, with -p trials=0."
+        )
+    return ap
 
 
 def _finished(study: Any) -> int:

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from mlkit.etl import Batch, Logs, file_batch, ingest, land
 from mlkit.eventlog import compact, fingerprint, scan
 from mlkit.events import Stream
-from mlkit.fields import Fixed, Key, Text, Time
+from mlkit.fields import ContractError, Fixed, Key, Text, Time
 from mlkit.formats import SourceFormat
 from mlkit.readers import SourceError, read_csv
 
@@ -150,6 +150,49 @@ def test_moments_that_no_type_holds_are_refused(tmp_path: Path, monkeypatch: Any
     monkeypatch.setattr(parquet, "read_table", both)
     with pytest.raises(SourceError, match="no type holds both"):
         file_batch(fine, [NOTES])
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    "pola-rs/polars#27393, apache/datafusion#24381: neither of them is the one that is meant."
+    values = [pa.array(["a"]), pa.array([NOON]), pa.array([1]), pa.array([2])]
+    table = pa.Table.from_arrays(values, names=["event_id", "event_time", "who", "who"])
+    parquet.write_table(table, tmp_path / "joined.parquet")
+    with pytest.raises(SourceError, match="the column 'who' is there twice; name them apart"):
+        file_batch(tmp_path / "joined.parquet", [NOTES])
+
+
+@pytest.mark.parametrize("unit", [1, 1000, 1_000_000, 0.5])
+def test_a_number_is_no_moment(unit: float, tmp_path: Path) -> None:
+    "airbnb/chronon#794, feast-dev/feast#3733: seconds and milliseconds are not told apart."
+    row = dict(event_id="a", event_time=1_740_819_600 * unit, who=1)
+    pl.DataFrame([row]).write_parquet(tmp_path / "notes.parquet")
+    with pytest.raises(ContractError, match="it takes text, moment"):
+        file_batch(tmp_path / "notes.parquet", [NOTES])
+    (tmp_path / "notes.jsonl").write_text(json.dumps(row))
+    batch = file_batch(tmp_path / "notes.jsonl", [NOTES])
+    assert batch.refused[Note]["reason"].to_list() == ["event_time: not a time"]
+
+
+# %% Places
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("folder", ["~", "file:", "s3:", "who=9", "a%20b"])
+def test_a_path_is_that_of_the_file(
+    folder: str, ending: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    "apache/arrow#12675, delta-io/delta-rs#433: readers take some names for other places."
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for number, place in enumerate(["home", f"./{folder}"]):
+        Path(place).mkdir()
+        rows = pl.DataFrame([dict(event_id=place, event_time=NOON, who=number)])
+        write = dict(parquet=rows.write_parquet, csv=rows.write_csv, jsonl=rows.write_ndjson)
+        with open(f"{place}/notes.{ending}", "wb") as f:
+            write[ending](f)
+    batch = file_batch(Path(folder, f"notes.{ending}"), [NOTES])
+    assert batch.events[Note]["event_id"].to_list() == [f"./{folder}"]
+    assert batch.events[Note]["who"].to_list() == [1]
 
 
 # %% Delta tables

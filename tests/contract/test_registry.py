@@ -233,3 +233,13 @@ def test_a_damaged_line_of_the_audit_trail_is_named(tmp_path):
         f.write('{"at": "20')
     with pytest.raises(UserError, match="audit.jsonl, line 2 is damaged"):
         audit_trail(tmp_path)
+
+
+def test_an_experiment_that_was_deleted_is_named_with_what_to_do(registry):
+    "mlflow/mlflow#2651: MLflow gives it out by its name, and takes no run in it."
+    experiment = registry.client.get_experiment_by_name("demo").experiment_id
+    registry.client.delete_experiment(experiment)
+    with pytest.raises(TrackingError, match=f"restore --experiment-id {experiment}"):
+        _experiment(registry.client, registry.uri, "demo")
+    registry.client.restore_experiment(experiment)
+    assert _experiment(registry.client, registry.uri, "demo") == experiment

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mlkit import tuning
-from mlkit.datasets import made_up_data
+from mlkit.datasets import TrainingError, made_up_data
 from mlkit.kinds import Trees
 from mlkit.recipes import Recipe
 from mlkit.tuning import Search, tune
@@ -50,3 +50,11 @@ def test_trials_that_failed_are_made_up_for(tmp_path: Path, monkeypatch: Any) ->
     assert best.params["max_depth"] == min(params["max_depth"] for params in tried)
     assert tune(Recipe(), data, search)[0] == best
     assert len(tried) == 3
+
+
+def test_a_search_that_cannot_judge_ends(tmp_path: Path, monkeypatch: Any) -> None:
+    "optuna/optuna#2727: to Optuna a value that is no number is a failure."
+    monkeypatch.setattr(Judged, "mean", lambda self, metric: float("nan"))
+    monkeypatch.setattr(tuning, "backtest", lambda recipe, *_: Judged(recipe))
+    with pytest.raises(TrainingError, match="no average precision .* -p trials=0"):
+        tune(Recipe(), made_up_data(), Search(3, tmp_path / "studies.db", "a search"))
