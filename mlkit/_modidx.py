@@ -1095,6 +1095,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'mlkit.ranges.check_range': ('ranges.html#check_range', 'mlkit/ranges.py'),
                               'mlkit.ranges.check_values': ('ranges.html#check_values', 'mlkit/ranges.py')},
             'mlkit.readers': { 'mlkit.readers.SourceError': ('readers.html#sourceerror', 'mlkit/readers.py'),
+                               'mlkit.readers._check_distinct': ('readers.html#_check_distinct', 'mlkit/readers.py'),
                                'mlkit.readers._check_quotes': ('readers.html#_check_quotes', 'mlkit/readers.py'),
                                'mlkit.readers._header': ('readers.html#_header', 'mlkit/readers.py'),
                                'mlkit.readers._in_utc': ('readers.html#_in_utc', 'mlkit/readers.py'),

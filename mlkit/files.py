@@ -206,8 +206,9 @@ def read_source(
         raise SourceError(f"{path}: files of kind {found} are not known; {advice}")
     _check_head(path, kind)
     try:
-        _check_need(path)
-        frame = READERS[kind](path)
+        place = path.absolute()  # to readers, `~/may.csv` and `s3:/may.csv` are other places
+        _check_need(place)
+        frame = READERS[kind](place)
     except UserError:
         raise
     except BaseException as e:

@@ -52,10 +52,15 @@ def _header(path: Path) -> list[str]:
     "The names of a CSV's columns."
     with open(path, newline="", encoding="utf-8-sig") as f:
         names = next((row for row in csv.reader(f) if row), [])
+    _check_distinct(path, names)
+    return names
+
+
+def _check_distinct(path: Path, names: list[str]) -> None:
+    "Refuse columns of one name."
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise SourceError(f"{path}: the column {twice[0]!r} is there twice; name them apart.")
-    return names
 
 
 _QUOTED = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*(?:""[^"]*)*("?)([^,\r\n]?)')
@@ -113,6 +118,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
     from pyarrow import parquet, types
 
     schema, old = parquet.read_schema(path), _int96(path)
+    _check_distinct(path, schema.names)
     zones = [f.type.tz or "" for f in schema if types.is_timestamp(f.type)]
     if not old and not any(map(_OFFSET.fullmatch, zones)):
         return pl.read_parquet(path, glob=False)

@@ -187,6 +187,12 @@ def record(
 def _experiment(client: Any, tracking_uri: str, name: str) -> str:
     "The experiment's id; a new one keeps its artifacts beside the SQLite file."
     found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"the experiment {name!r} was deleted in {tracking_uri}, and its name is still taken: "
+            f"put it back with mlflow experiments restore --experiment-id {found.experiment_id}, "
+            "and run the same command again."
+        )
     if found:
         return found.experiment_id
     if not tracking_uri.startswith("sqlite:///"):
