@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import io
+import math
 import textwrap
+import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +21,7 @@ from typing import Any
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['SimulatorError', 'Parameter', 'Simulator']
+__all__ = ['SimulatorError', 'Parameter', 'Simulator', 'comments_of']
 
 # %% ../nbs/10a_simulators.ipynb #1bf951ef
 class SimulatorError(UserError, ValueError):
@@ -65,6 +68,8 @@ def _read(kind: type, given: Any) -> Any:
     if kind is date:
         return given if type(given) is date else date.fromisoformat(given)
     if kind is int and isinstance(given, float) and not given.is_integer():
+        raise ValueError
+    if kind is float and not math.isfinite(float(given)):
         raise ValueError
     return kind(given)
 
@@ -143,6 +148,14 @@ def _signature(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return rest
 
 
+def comments_of(
+    source: str,  # of Python
+) -> dict[int, str]:
+    "Comments by line; a `#` inside a text begins none."
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return {t.start[0]: t.string[1:].strip() for t in tokens if t.type == tokenize.COMMENT}
+
+
 def _comments(function: Callable[..., Any]) -> dict[str, str]:
     "Parameter to the comment on its line; none where there is no source to read."
     try:
@@ -152,6 +165,6 @@ def _comments(function: Callable[..., Any]) -> dict[str, str]:
         return {}
     if not isinstance(definition, ast.FunctionDef):
         return {}
-    lines = source.splitlines()
+    comments = comments_of(source)
     arguments = [*definition.args.args, *definition.args.kwonlyargs]
-    return {a.arg: lines[a.lineno - 1].partition("#")[2].strip() for a in arguments}
+    return {a.arg: comments.get(a.lineno, "") for a in arguments}

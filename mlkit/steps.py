@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from .errors import UserError
+from .simulators import comments_of
 
 # %% auto #0
 __all__ = ['GIVEN', 'PipelineError', 'Parameter', 'parameters_of', 'Step', 'load_pipeline', 'names_of', 'check_parameters']
@@ -26,7 +27,7 @@ class PipelineError(UserError, ValueError):
     "The pipeline cannot be run as asked; the message says what to change."
 
 
-_TYPES: dict[str, Any] = dict(str=str, int=int, float=float, bool=bool)
+_TYPES: dict[str, Any] = dict(str=str, int=int, float=FiniteFloat, bool=bool)
 _CHOICES = "one of:"
 
 
@@ -105,7 +106,7 @@ def _declared(
     notebook: str,  # for the message
     node: ast.AnnAssign,  # name: type = default
     value: ast.expr,  # the default
-    line: str,  # the source line, with its comment
+    comment: str,  # on the line of its end
 ) -> Parameter:
     "A declaration as a parameter."
     name, kind = ast.unparse(node.target), ast.unparse(node.annotation)
@@ -113,7 +114,6 @@ def _declared(
         raise PipelineError(
             f"{notebook}: parameter {name} is of type {kind}; parameters are {', '.join(_TYPES)}."
         )
-    comment = line.partition("#")[2].strip()
     return Parameter(name, kind, ast.literal_eval(value), comment)
 
 
@@ -124,11 +124,11 @@ def parameters_of(
     tagged = [cell.source for cell in _code_cells(path) if "parameters" in cell.tags]
     if not tagged:
         raise PipelineError(f"{path.name} has no cell tagged `parameters`.")
-    lines, found = tagged[0].splitlines(), []
+    comments, found = comments_of(tagged[0]), []
     for node in ast.parse(tagged[0]).body:
         if isinstance(node, ast.AnnAssign) and node.value is not None:
-            line = lines[(node.end_lineno or node.lineno) - 1]
-            found.append(_declared(path.name, node, node.value, line))
+            comment = comments.get(node.end_lineno or node.lineno, "")
+            found.append(_declared(path.name, node, node.value, comment))
     return found
 
 # %% ../nbs/16a_steps.ipynb #5b0fc5da

@@ -1,5 +1,7 @@
 """Steps are what their notebooks declare; what does not fit is refused before a kernel starts."""
 
+import json
+
 import pytest
 from small_pipeline import PARAMETERS, write_pipeline, write_step
 
@@ -42,6 +44,8 @@ def test_text_is_read_in_the_parameters_type(kind, given, value):
         ("int", "how many", "many", "It is how many (int, default None)"),
         ("int", "", "1.5", "parameter p = '1.5'"),
         ("bool", "", "perhaps", "parameter p = 'perhaps'"),
+        ("float", "", "nan", "finite number"),  # nteract/papermill#630: NaN is no JSON
+        ("float", "", "1e400", "finite number"),
         ("str", "one of: tree, line; the kind", "forest", "it is one of tree, line."),
     ],
 )
@@ -67,6 +71,15 @@ def test_a_name_that_is_nobodys_to_give_is_refused(folder, name):
 def test_a_comment_after_several_lines_is_the_parameters(tmp_path):
     write_step(tmp_path, "1", "", 'text: str = (\n    "a"\n)  # its meaning')
     assert parameters_of(tmp_path / "1.ipynb") == [Parameter("text", "str", "a", "its meaning")]
+
+
+@pytest.mark.parametrize("default", ["a=b", "#fff", "é # c", "it's # c"])
+def test_a_default_may_hold_what_divides_a_declaration(tmp_path, default):
+    "nteract/papermill#864 has it of the sign of equality."
+    write_step(tmp_path, "1", "", f"text: str = {json.dumps(default)}  # one of: {default}; é#1")
+    (found,) = parameters_of(tmp_path / "1.ipynb")
+    assert found == Parameter("text", "str", default, f"one of: {default}; é#1")
+    assert found.read(default) == default
 
 
 def test_a_type_that_papermill_does_not_know_is_refused(tmp_path):

@@ -273,6 +273,17 @@ def test_a_simulators_parameters_stand_in_its_signature(tmp_path):
     assert path.read_text() == "9 0.5 True"
 
 
+def test_a_default_may_hold_what_begins_a_comment():
+    def paint(
+        path: Path,
+        colour: str = "#fff",  # of the walls
+        plain: str = "#",
+    ) -> Path:
+        return path
+
+    assert [p.doc for p in Simulator(paint).parameters] == ["of the walls", ""]
+
+
 @pytest.mark.parametrize(
     "given, message",
     [
@@ -281,6 +292,8 @@ def test_a_simulators_parameters_stand_in_its_signature(tmp_path):
         (dict(days=2.5), "whole number"),
         (dict(days=True), "whole number"),
         (dict(quick="perhaps"), "true or false"),
+        (dict(share="nan"), "share='nan': give a number"),
+        (dict(share="1e400"), "give a number"),
     ],
 )
 def test_a_parameter_that_a_simulator_cannot_use_is_named(given, message):
