@@ -183,6 +183,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'mlkit.columns': { 'mlkit.columns.JSONError': ('columns.html#jsonerror', 'mlkit/columns.py'),
                                'mlkit.columns._Integer': ('columns.html#_integer', 'mlkit/columns.py'),
                                'mlkit.columns._Number': ('columns.html#_number', 'mlkit/columns.py'),
+                               'mlkit.columns._float': ('columns.html#_float', 'mlkit/columns.py'),
                                'mlkit.columns._json_column': ('columns.html#_json_column', 'mlkit/columns.py'),
                                'mlkit.columns._nested': ('columns.html#_nested', 'mlkit/columns.py'),
                                'mlkit.columns._no_number': ('columns.html#_no_number', 'mlkit/columns.py'),

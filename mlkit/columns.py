@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -71,7 +73,19 @@ def _no_number(text: str) -> Any:
     raise JSONError(f"{text} is no JSON")
 
 
-_VALUES = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number)
+def _float(text: str) -> float:
+    "A float; a number that is none, but only near to one, is refused."
+    value = float(text)
+    try:
+        exact = not math.isfinite(value) or Decimal(text) == Decimal(repr(value))
+    except ArithmeticError:  # an exponent of twenty digits
+        exact = False
+    if not exact:
+        raise JSONError(f"{text} has more digits than a float holds")
+    return value
+
+
+_VALUES = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float)
 _LITERALS = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_no_number, parse_int=_Integer, parse_float=_Number
 )

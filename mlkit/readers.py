@@ -5,7 +5,6 @@
 # %% ../nbs/02a_readers.ipynb #2d3d1b44
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from codecs import BOM_UTF8
@@ -75,9 +74,11 @@ def _check_quotes(path: Path) -> None:
         if closed and not behind:
             continue
         line = text.count(b"\n", 0, value.start() + 1) + 1
-        problem = "goes on behind the closing one." if closed else "has no closing one: cut short?"
+        problem = "a quotation mark is opened and not closed; is the file cut short?"
+        if closed:
+            problem = "a value goes on behind its closing quotation mark."
         raise SourceError(
-            f"{path}, line {line}: a value that begins with a quotation mark {problem} "
+            f"{path}, line {line}: {problem} "
             "(A mark inside a value is written twice, and the value between marks.)"
         )
 
@@ -89,8 +90,6 @@ def read_jsonl(path: Path) -> pl.DataFrame:  # of columns of type `JSON`
     "One object a line, in UTF-8. Raises `SourceError` naming the line that is none."
     frames = []
     with open(path, "rb") as f:
-        marked = f.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8  # as some programs begin UTF-8
-        f.seek(len(codecs.BOM_UTF8) if marked else 0)
         numbered = enumerate(f, 1)
         while lines := list(islice(numbered, _LINES)):
             rows = [_json_line(path, n, line) for n, line in lines if line.strip()]
