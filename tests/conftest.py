@@ -38,3 +38,9 @@ def handbook() -> Path:
     if not path.exists():
         pytest.skip(f"needs {path.name} in shared/data beside the repository")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    "The long files first, so that two workers end together."
+    slow = {item.path for item in items if item.get_closest_marker("pipeline")}
+    items.sort(key=lambda item: item.path not in slow)
