@@ -11,194 +11,21 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import orjson
 import polars as pl
 
-from .columns import JSONError, json_frame, parse_json
+from .entries import Entry, as_batch, fields_of, sent_at, shown_bytes, unread
 from .etl import Batch, BatchName
 from .eventlog import EventLog, scan
 from .events import Stream
-from .files import is_failure, is_passing
-from .formats import Frames
 from .redisclient import address, answering, connect
 from .sources import Lag, StreamError
 
 # %% auto #0
-__all__ = ['Entry', 'decode', 'committed', 'RedisSource']
-
-# %% ../nbs/05a_sources_redis.ipynb #dc296245
-_Fields = dict[bytes, bytes] | list[bytes] | None  # a list where a name is there twice
-Entry = tuple[bytes, _Fields]  # id and fields; None where it was deleted
-
-
-def _fields(given: list[bytes] | None) -> _Fields:
-    "Names and values in turn as a dict, where none is lost by it."
-    made = dict(_pairs(given))
-    return made if given is None or 2 * len(made) == len(given) else given
-
-
-def _pairs(fields: _Fields) -> list[tuple[bytes, bytes]]:
-    "Names and values, as they came."
-    if isinstance(fields, list):
-        return list(zip(fields[::2], fields[1::2]))
-    return list((fields or {}).items())
-
-
-@dataclass
-class _Classified:
-    "What one entry is."
-
-    stream: type[Stream] | None  # None: it is no event of any stream
-    event: dict[str, Any]
-    problem: str = ""  # what is wrong with it
-
-
-def _classify(fields: _Fields, streams: dict[str, type[Stream]]) -> _Classified:
-    "An entry's stream and event, and what is wrong with it."
-    if not fields:
-        return _Classified(None, {}, "deleted from Redis before it was read")
-    if isinstance(fields, list):
-        names = fields[::2]
-        twice = next(name for name in names if names.count(name) > 1)
-        return _Classified(None, {}, f"field {_shown(twice)!r} is there twice")
-    named = fields.get(b"stream", b"")
-    stream = streams.get(named.decode(errors="replace"))
-    if stream is None:
-        shown = named.decode(errors="backslashreplace")
-        return _Classified(None, {}, f"stream: {shown!r} is not one of {', '.join(streams)}")
-    try:
-        event = parse_json(fields.get(b"event", b""), literal=True)
-    except JSONError as e:
-        return _Classified(None, {}, f"event: not JSON ({e})")
-    if not isinstance(event, dict):
-        return _Classified(None, {}, "event: not a JSON object")
-    unknown = [name for name in event if name not in stream.fields]
-    return _Classified(stream, event, f"unknown field: {', '.join(unknown)}" if unknown else "")
-
-
-def _as_it_came(key: str, entry: Entry, problem: str) -> dict[str, str]:
-    "An entry as quarantine keeps it, whole; bytes that are no text are written out."
-    number, fields = entry
-    pairs = [(_shown(name), _shown(value)) for name, value in _pairs(fields)]
-    given, stream, event = dict(pairs), "", ""
-    distinct = len(given) == len(pairs)
-    if distinct:
-        stream, event = given.pop("stream", ""), given.pop("event", "")
-    rest = given if distinct else pairs
-    return dict(
-        key=key,
-        entry=number.decode(),
-        stream=stream,
-        event=event,
-        other=orjson.dumps(rest).decode() if rest else "",
-        reason=problem,
-    )
-
-
-def _shown(raw: bytes) -> str:
-    return raw.decode(errors="backslashreplace")
-
-# %% ../nbs/05a_sources_redis.ipynb #cd9e16fb
-@dataclass
-class _Sorted:
-    "Rows of entries by what they are."
-
-    events: dict[type[Stream], list[dict[str, Any]]] = field(default_factory=dict)
-    unknown_fields: dict[type[Stream], list[dict[str, str]]] = field(default_factory=dict)
-    unread: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, key: str, entry: Entry, streams: dict[str, type[Stream]]) -> None:
-        found = _classify(entry[1], streams)
-        if found.stream is None:
-            self.unread.append(_as_it_came(key, entry, found.problem))
-        elif found.problem:
-            kept = self.unknown_fields.setdefault(found.stream, [])
-            kept.append(_as_it_came(key, entry, found.problem))
-        else:
-            self.events.setdefault(found.stream, []).append(found.event)
-
-
-def decode(
-    key: str,  # of the Redis stream
-    entries: list[Entry],  # at least one
-    streams: dict[str, type[Stream]],  # by name
-) -> Batch:
-    "Entries as one batch, checked."
-    found = _Sorted()
-    for entry in entries:
-        found.add(key, entry, streams)
-    events = {stream: json_frame(rows, stream.fields) for stream, rows in found.events.items()}
-    batch = Batch.checked(_name(key, entries), events)
-    batch.unknown_fields = {s: pl.DataFrame(rows) for s, rows in found.unknown_fields.items()}
-    batch.unread = pl.DataFrame(found.unread) if found.unread else None
-    batch.entries = len(entries)
-    batch.oldest = _sent(entries[0][0])
-    batch.handle = [number for number, _ in entries]
-    return batch
-
-
-def _name(key: str, entries: list[Entry]) -> BatchName:
-    digest = hashlib.blake2b(digest_size=8)
-    for number, fields in entries:
-        digest.update(repr((number, sorted(_pairs(fields)))).encode())
-    first, last = entries[0][0].decode(), entries[-1][0].decode()
-    return BatchName.redis(key, first, last, digest.hexdigest())
-
-
-def _sent(number: bytes) -> float:
-    "When an entry was sent, in seconds since 1970: Redis numbers entries by it."
-    return int(number.split(b"-")[0]) / 1000
-
-# %% ../nbs/05a_sources_redis.ipynb #823f14fc
-def _unread(key: str, entries: list[Entry], reason: str) -> Batch:
-    "A batch of which nothing is an event."
-    rows = pl.DataFrame([_as_it_came(key, entry, reason) for entry in entries])
-    return Batch(
-        _name(key, entries),
-        {},
-        unread=rows,
-        entries=len(entries),
-        oldest=_sent(entries[0][0]),
-        handle=[number for number, _ in entries],
-    )
-
-
-def _decoded(key: str, entries: list[Entry], streams: dict[str, type[Stream]]) -> Batch:
-    "Entries as one batch, whatever they are."
-    try:
-        return decode(key, entries, streams)
-    except BaseException as e:
-        if is_passing(e) or not is_failure(e):
-            raise
-        first = (str(e).splitlines() or [""])[0]
-        reason = f"event: cannot be read ({type(e).__name__}: {first})"
-    if len(entries) == 1:
-        return _unread(key, entries, reason)
-    return _joined(key, entries, [_decoded(key, [entry], streams) for entry in entries])
-
-
-def _joined(key: str, entries: list[Entry], parts: list[Batch]) -> Batch:
-    "The batch of some entries, put together from batches of one each."
-    whole = _unread(key, entries, "")
-    unread = [p.unread for p in parts if p.unread is not None]
-    whole.unread = pl.concat(unread) if unread else None
-    whole.events = _stacked([p.events for p in parts])
-    whole.refused = _stacked([p.refused for p in parts])
-    whole.unknown_fields = _stacked([p.unknown_fields for p in parts])
-    return whole
-
-
-def _stacked(frames: list[Frames]) -> Frames:
-    "Frames of the same stream, one below the other."
-    parts: dict[type[Stream], list[pl.DataFrame]] = {}
-    for of_entry in frames:
-        for stream, frame in of_entry.items():
-            parts.setdefault(stream, []).append(frame)
-    return {stream: pl.concat(rows) for stream, rows in parts.items()}
+__all__ = ['committed', 'RedisSource']
 
 # %% ../nbs/05a_sources_redis.ipynb #71190a37
 def committed(
@@ -233,7 +60,7 @@ def _consumer_name(folder: Path, number: int) -> str:
 def _answered(answer: Any, **options: Any) -> list[tuple[bytes, list[Entry]]]:
     "Entries by Redis stream; the client's own dicts keep the last of two fields of one name."
     return [
-        (key, [(number, _fields(given)) for number, given in entries])
+        (key, [(number, fields_of(given)) for number, given in entries])
         for key, entries in answer or []
     ]
 
@@ -311,7 +138,7 @@ class _Group:
         unseen = group.get("lag")
         if unseen is None:  # Redis cannot tell once entries were deleted
             unseen = len(self.redis.xrange(self.key, min=behind, count=10_000))
-        sent = [_sent(number) for number in first if number]
+        sent = [sent_at(number) for number in first if number]
         return Lag(unseen + group["pending"], min(sent, default=None))
 
 # %% ../nbs/05a_sources_redis.ipynb #b4fb88c1
@@ -385,7 +212,7 @@ class RedisSource(_Member):
             entries = pending or self._take_over() or self._fresh(wait)
             self._none_pending = not entries
         self._held = entries
-        return [_decoded(self._group.key, entries, self._streams)] if entries else []
+        return [as_batch(self._group.key, entries, self._streams)] if entries else []
 
     def done(self, batch: Batch) -> None:
         "Acknowledge a batch, all of it in one command."
@@ -395,7 +222,7 @@ class RedisSource(_Member):
 
     def refuse(self, batch: Batch, reason: str) -> Batch:
         "The same entries, all of them for quarantine."
-        return _unread(self._group.key, self._held, reason)
+        return unread(self._group.key, self._held, reason)
 
     def _fresh(self, wait: float) -> list[Entry]:
         "New entries: the first, and what comes until the batch is full or `linger` is over."
@@ -418,7 +245,7 @@ class RedisSource(_Member):
             claimed = self._group.claim(other, silence)
             if claimed:
                 self._looked = float("-inf")  # there may be more
-                whose = f"{_shown(other['name'])}, silent for {other['idle'] / 1000:.1f} s"
+                whose = f"{shown_bytes(other['name'])}, silent for {other['idle'] / 1000:.1f} s"
                 self.notices.append(f"took over {len(claimed)} entries of {whose}")
                 return claimed
         return []

@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlkit.entries import decode
 from mlkit.errors import UserError
-from mlkit.etl import Logs, ingest
+from mlkit.etl import Logs, ingest, land
 from mlkit.eventlog import scan
 from mlkit.events import Stream
 from mlkit.fields import Category, Field, Fixed, Flag, Key, Text, Time
@@ -339,15 +340,12 @@ def test_values_of_json_lines(field, tmp_path, logs):
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_an_entry_of_redis_is_read_as_a_line_of_json(field, logs):
-    redis_source = pytest.importorskip("mlkit.redis_source")
-    from mlkit.etl import land
-
     stream = STREAMS[field]
     entries = [
         (b"%d-0" % i, {b"stream": stream.name.encode(), b"event": line.encode()})
         for i, line in enumerate(objects())
     ]
-    land(logs, redis_source.decode("key", entries, {stream.name: stream}))
+    land(logs, decode("key", entries, {stream.name: stream}))
     stored = scan(logs[stream]).collect()
     expected = {i: v for i, v in of_literals(field).items() if v != REFUSED}
     assert dict(zip(stored["event_id"], stored["x"])) == expected

@@ -13,9 +13,10 @@ import world
 from crowd import assert_log_complete, assert_state_equals_bulk_load, assert_unread_kept
 from helpers import FEATURES, Outcome, Pay
 
+from mlkit.entries import decode
 from mlkit.etl import Logs, land
 from mlkit.eventlog import scan
-from mlkit.redis_source import RedisSource, committed, decode
+from mlkit.redis_source import RedisSource, committed
 from mlkit.sources import StreamError
 from mlkit.stores import ensure_store
 from mlkit.stream import Consumer, Follower, run
@@ -327,7 +328,7 @@ def test_entries_that_no_reader_foresees(
     logs: Logs, redis: Any, join: Any, monkeypatch: Any
 ) -> None:
     "One that breaks the reading of its batch is kept as it came; the others land."
-    import mlkit.redis_source as module
+    import mlkit.entries as module
 
     honest = module.decode
 
