@@ -96,7 +96,7 @@ def _operation(expr: pl.Expr) -> tuple[str, dict[str, Any]]:
 class _Wraps(Exception):
     "Holds the part that may overflow."
 
-
+# %% ../nbs/01d_ranges.ipynb #26489835
 _Start = Callable[[pl.Expr, Range], Range]  # of what is made of no whole numbers; and of its type
 
 
