@@ -42,7 +42,7 @@ def portable(result: Any, folder: Path) -> Any:
 
 
 def _placed(result: Any, folder: Path) -> Any:
-    "The twin of `_portable`: the paths are those of the workspace as it lies now."
+    "The twin of `portable`: the paths are those of the workspace as it lies now."
 
     def change(text: str) -> str:
         return f"{folder}{text.removeprefix(_HERE)}" if text.startswith(f"{_HERE}/") else text

@@ -94,10 +94,8 @@ class _Tracked:
         self.folder = Path(folder)
         self.name = name
         self.uri = tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
-        try:
+        with self._asking():
             self.client = mlflow_client(self.uri)
-        except Exception as e:  # the database driver's
-            raise RegistryError(_unreadable(self.uri, e)) from e
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

@@ -20,14 +20,6 @@ from mlkit.usecase import load_usecase
 FRAUD = load_usecase("fraud")
 
 
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
-    for key in ("HOME", "RUNS", "USECASE", "WORKSPACE"):
-        monkeypatch.delenv(f"MLKIT_{key}", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return load_settings(tmp_path)
-
-
 def write(path: Path, text: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

@@ -15,20 +15,12 @@ from mlkit.runs import (
     simulator_parameters,
     workspace_name,
 )
-from mlkit.settings import Workspace, activate, load_settings
+from mlkit.settings import Workspace, activate
 from mlkit.simulators import Simulator
 from mlkit.steps import PipelineError
 from mlkit.usecase import load_usecase
 
 FRAUD = load_usecase("fraud")
-
-
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
-    for key in ("HOME", "RUNS", "USECASE", "WORKSPACE"):
-        monkeypatch.delenv(f"MLKIT_{key}", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return load_settings(tmp_path)
 
 
 @pytest.fixture

@@ -11,21 +11,10 @@ import signal
 import sys
 import threading
 
-from log_writer import Pay
+from log_writer import Pay, counting
 
 from mlkit import tidy
 from mlkit.etl import Logs
-
-
-def kill_at(last: int) -> None:
-    count = [0]
-
-    def step(*_: object) -> None:
-        count[0] += 1
-        if count[0] == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.setprofile(step)
 
 
 def main(how: str, folder: str, *numbers: str) -> None:
@@ -38,7 +27,7 @@ def main(how: str, folder: str, *numbers: str) -> None:
     if seconds:
         threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
     if steps:
-        kill_at(steps)
+        counting(steps)
     tidy.tidy(uri, keep_hours=0)
     os._exit(0)
 
