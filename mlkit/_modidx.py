@@ -456,6 +456,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'mlkit.events.present': ('events.html#present', 'mlkit/events.py'),
                               'mlkit.events.window_us': ('events.html#window_us', 'mlkit/events.py')},
             'mlkit.exact': { 'mlkit.exact._float_of': ('exact.html#_float_of', 'mlkit/exact.py'),
+                             'mlkit.exact.in_steps': ('exact.html#in_steps', 'mlkit/exact.py'),
                              'mlkit.exact.moment': ('exact.html#moment', 'mlkit/exact.py'),
                              'mlkit.exact.moment_of_datetime': ('exact.html#moment_of_datetime', 'mlkit/exact.py'),
                              'mlkit.exact.moment_of_text': ('exact.html#moment_of_text', 'mlkit/exact.py'),

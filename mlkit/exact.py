@@ -12,8 +12,19 @@ from typing import Any
 import polars as pl
 
 # %% auto #0
-__all__ = ['ISO', 'whole_of_text', 'whole_of_decimal', 'whole_of_float', 'units_limit', 'units_of_integer', 'units_of_float',
-           'units_of_text', 'moment_of_text', 'moment', 'moment_of_datetime']
+__all__ = ['ISO', 'in_steps', 'whole_of_text', 'whole_of_decimal', 'whole_of_float', 'units_limit', 'units_of_integer',
+           'units_of_float', 'units_of_text', 'moment_of_text', 'moment', 'moment_of_datetime']
+
+# %% ../nbs/00a_exact.ipynb #5e1a7002
+def in_steps(
+    **steps: pl.Expr,  # the first of columns, each other of `pl.field`s of those before it
+) -> pl.Expr:  # the last
+    "A value computed in steps, each of them once."
+    (name, first), *others = steps.items()
+    known = pl.struct(first.alias(name))
+    for name, step in others:
+        known = known.struct.with_fields(step.alias(name))
+    return known.struct.field(name)
 
 # %% ../nbs/00a_exact.ipynb #6744d200
 _DIGITS = dict(Float64=53, Float32=24, Float16=11)  # binary ones that a float holds
@@ -21,17 +32,20 @@ _DIGITS = dict(Float64=53, Float32=24, Float16=11)  # binary ones that a float h
 
 def whole_of_text(column: pl.Expr) -> pl.Expr:  # Int64
     "Whole numbers, as they are written."
-    canonical = column.str.contains("^(0|-?[1-9][0-9]*)$")
-    return pl.when(canonical).then(column).cast(pl.Int64, strict=False)
+    text = pl.field("text")
+    canonical = text.str.contains("^(0|-?[1-9][0-9]*)$")
+    return in_steps(text=column, found=pl.when(canonical).then(text).cast(pl.Int64, strict=False))
 
 
 def whole_of_decimal(column: pl.Expr) -> pl.Expr:  # Int64
     "Decimals that are whole numbers."
-    text = column.cast(pl.String)
+    text = pl.field("text")
     shorter = text.str.strip_chars_end("0").str.strip_chars_end(".")
-    return whole_of_text(
-        pl.when(text.str.contains(".", literal=True)).then(shorter).otherwise(text)
+    fraction = text.str.contains(".", literal=True)
+    plain = in_steps(
+        text=column.cast(pl.String), found=pl.when(fraction).then(shorter).otherwise(text)
     )
+    return whole_of_text(plain)
 
 
 def whole_of_float(
@@ -65,13 +79,17 @@ def units_of_float(
     places: int,
 ) -> pl.Expr:  # Int64
     "Floats that are the nearest to a decimal of so many places."
-    units = (column.cast(pl.Float64) * 10**places).round()
-    fits = column.is_finite() & (units.abs() <= units_limit(places)) & (units.abs() < 2**53)
-    fits &= _float_of(units, given, places) == column
+    number, units = pl.field("number"), pl.field("units")
+    fits = number.is_finite() & (units.abs() <= units_limit(places)) & (units.abs() < 2**53)
+    fits &= _float_of(units, given, places) == number
     if given != pl.Float64:
         for neighbour in (units - 1, units + 1):
-            fits &= _float_of(neighbour, given, places) != column
-    return pl.when(fits).then(units).cast(pl.Int64)
+            fits &= _float_of(neighbour, given, places) != number
+    return in_steps(
+        number=column,
+        units=(number.cast(pl.Float64) * 10**places).round(),
+        found=pl.when(fits).then(units).cast(pl.Int64),
+    )
 
 
 def _float_of(units: pl.Expr, given: Any, places: int) -> pl.Expr:
@@ -82,12 +100,16 @@ def _float_of(units: pl.Expr, given: Any, places: int) -> pl.Expr:
 
 def units_of_text(column: pl.Expr, places: int) -> pl.Expr:  # Int64
     "Numbers as they are written in a file, with zeros at either end, or with an exponent."
-    plain = column.str.strip_chars()
-    few = plain.str.contains(rf"^[+-]?[0-9]+(\.[0-9]{{0,{places}}}0*)?$")
-    short = plain.str.contains(_NUMBER) & (plain.str.len_bytes() <= _SHORT)
-    number = pl.when(few | short).then(plain).cast(pl.Float64, strict=False)
-    vanished = (number == 0) & plain.str.contains("^[^eE]*[1-9]")
-    return units_of_float(pl.when(~vanished).then(number), pl.Float64(), places)
+    text, number = pl.field("text"), pl.field("number")
+    few = text.str.contains(rf"^[+-]?[0-9]+(\.[0-9]{{0,{places}}}0*)?$")
+    short = text.str.contains(_NUMBER) & (text.str.len_bytes() <= _SHORT)
+    vanished = (number == 0) & text.str.contains("^[^eE]*[1-9]")
+    read = in_steps(
+        text=column.str.strip_chars(),
+        number=pl.when(few | short).then(text).cast(pl.Float64, strict=False),
+        found=pl.when(~vanished).then(number),
+    )
+    return units_of_float(read, pl.Float64(), places)
 
 # %% ../nbs/00a_exact.ipynb #dd5eaba8
 _DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -98,12 +120,15 @@ ISO = f"^{_DATE}[T ]{_CLOCK}{_OFFSET}$"  # the one way to write a time, in files
 
 def moment_of_text(column: pl.Expr) -> pl.Expr:  # datetime, µs, UTC
     "ISO 8601 as a moment."
-    plain = column.str.strip_chars()
-    written = pl.when(plain.str.contains(ISO)).then(plain)
-    iso = written.str.replace(" ", "T").str.replace("Z$", "+00:00")
+    text, iso = pl.field("text"), pl.field("iso")
+    written = pl.when(text.str.contains(ISO)).then(text)
     zoned = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%:z", time_unit="us", strict=False)
     naive = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    return pl.coalesce(zoned.dt.convert_time_zone("UTC"), naive.dt.replace_time_zone("UTC"))
+    return in_steps(
+        text=column.str.strip_chars(),
+        iso=written.str.replace(" ", "T").str.replace("Z$", "+00:00"),
+        found=pl.coalesce(zoned.dt.convert_time_zone("UTC"), naive.dt.replace_time_zone("UTC")),
+    )
 
 
 def moment(text: str) -> datetime:

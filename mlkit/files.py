@@ -172,8 +172,10 @@ def memory_need(
 
 def _check_need(path: Path) -> None:
     "Refuse a file that takes more memory than one may."
-    allowed = load_settings().max_file_mb
     need = memory_need(path) / 1e6
+    if need < 1:
+        return  # no setting is smaller
+    allowed = load_settings().max_file_mb
     if need > allowed:
         raise SourceError(
             f"{path} would take about {need:,.0f} MB of memory, and may take {allowed:,} MB; "
