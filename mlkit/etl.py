@@ -24,7 +24,6 @@ from .files import SourceError, content_hash, joint_hash, read_source, source_fi
 from .formats import Frames, SourceFormat, find_format, to_events
 from .quarantine import Quarantine, Reasons
 from .tables import LogError, join_uri
-from .tidy import tidy
 
 # %% auto #0
 __all__ = ['Logs', 'BatchName', 'Batch', 'Landed', 'land', 'tidy_logs', 'file_batch', 'Ingested', 'ingest']
@@ -233,8 +232,8 @@ def tidy_logs(
         return merged  # no lock keeps two processes from merging the same files
     for stream in streams:
         merged += compact(logs[stream], more_than) > 0
-        tidy(logs[stream].quarantine.uri, more_than=_UNTIDY)
-    tidy(logs.unreadable.uri, more_than=_UNTIDY)
+        logs[stream].quarantine.tidy(more_than=_UNTIDY)
+    logs.unreadable.tidy(more_than=_UNTIDY)
     return merged
 
 # %% ../nbs/03_etl.ipynb #c4b1a73a

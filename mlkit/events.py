@@ -184,11 +184,21 @@ def check(
     broken = flags.select(pl.any_horizontal(pl.all())).to_series()
     if not broken.any():
         return parsed, as_text(frame.clear()).with_columns(reason=pl.lit("", pl.String))
-    each = [pl.when(str(i)).then(pl.lit(why)) for i, why in enumerate(whys)]
-    reason = pl.concat_list(each).list.drop_nulls().list.join("; ")
     refused = as_text(frame.filter(broken))
-    reasons = flags.filter(broken).select(reason).to_series()
+    reasons = _reasons(flags.filter(broken), whys)
     return parsed.filter(~broken), refused.with_columns(reason=reasons)
+
+
+def _reasons(
+    flags: pl.DataFrame,  # of rows that break the contract
+    whys: list[str],  # what each column of it stands for
+) -> pl.Series:
+    "All that is wrong with each row, in words; put together once for all rows that it holds for."
+    found = {name: why for name, why in zip(flags.columns, whys) if flags[name].any()}
+    each = [pl.when(name).then(pl.lit(why)) for name, why in found.items()]
+    reason = pl.concat_list(each).list.drop_nulls().list.join("; ")
+    kinds = flags.select(found.keys()).unique().with_columns(reason=reason)
+    return flags.join(kinds, on=list(found), how="left", maintain_order="left")["reason"]
 
 # %% ../nbs/01_events.ipynb #a8e45cc7
 def accept(

@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import write_deltalake
+from deltalake import WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .fields import TIME
 from .tables import LogError, claiming, open_table, scan_table, storage_options, unwritable
-from .tidy import appending
+from .tidy import appending, tidy
 
 # %% auto #0
 __all__ = ['Quarantine', 'Reasons']
 
-# %% ../nbs/01b_quarantine.ipynb #6f0df335
+# %% ../nbs/01b_quarantine.ipynb #276d2afd
 _SCHEMA: dict[str, Any] = {"row": pl.String, "reason": pl.String, "batch_id": pl.String, "at": TIME}
+_PARQUET = WriterProperties(compression="ZSTD", max_row_group_size=1 << 16)  # read at a time
+
+# %% ../nbs/01b_quarantine.ipynb #6f0df335
 _ATTEMPTS = 20  # behind other writers
 _WRITES = "writes"  # counts them, in the table's own transactions
 
@@ -51,6 +54,10 @@ class Quarantine:
         if table is None:
             return 0
         return scan_table(table).select(pl.len()).collect().item()
+
+    def tidy(self, keep_hours: int | None = None, more_than: int = 0) -> int:  # files saved
+        "Merge small files, and remove those that were replaced."
+        return tidy(self.uri, keep_hours, more_than, _PARQUET)
 
     def put(
         self,
@@ -87,6 +94,7 @@ class Quarantine:
                 kept,
                 mode="append",
                 storage_options=storage_options(self.uri),
+                writer_properties=_PARQUET,
                 commit_properties=claiming(**{_WRITES: writes + 1}),
             )
         except CommitFailedError:
@@ -107,14 +115,21 @@ def _as_kept(rows: pl.DataFrame, batch: str, reason: str | None) -> pl.DataFrame
     )
 
 # %% ../nbs/01b_quarantine.ipynb #62ed9ca1
-_EXAMPLE = 200  # characters of an example
+_REASON, _EXAMPLE = 500, 200  # characters that are shown of them
+_BUCKETS = 1 << 16  # that reasons are counted in at first
+_CANDIDATES = 4  # of them are looked into for each reason that is told apart
 
 
 def _by_reason(rows: pl.LazyFrame, example: pl.Expr, limit: int) -> pl.DataFrame:
     "The commonest reasons of some rows."
+    cut = rows.with_columns(pl.col("reason").str.slice(0, _REASON))
+    bucket = pl.col("reason").hash() % _BUCKETS
+    sizes = cut.group_by(bucket=bucket).agg(pl.len()).collect(engine="streaming")
+    fullest = sizes.top_k(_CANDIDATES * limit, by="len")["bucket"]
+    likely = cut.filter(bucket.is_in(fullest.implode()))
     shown = example.first().str.slice(0, _EXAMPLE)
-    counted = rows.group_by("reason").agg(rows=pl.len().cast(pl.Int64), example=shown)
-    common = counted.top_k(limit, by="rows").sort("rows", "reason", descending=[True, False])
+    counted = likely.group_by("reason").agg(rows=pl.len().cast(pl.Int64), example=shown)
+    common = counted.sort("rows", "reason", descending=[True, False]).head(limit)
     return common.collect(engine="streaming")
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .tables import LogError, open_table, unwritable
@@ -191,6 +191,7 @@ def tidy(
     uri: str,
     keep_hours: int | None = None,  # default: an hour here, a week in object storage
     more_than: int = 0,  # only where so many small files lie in a partition
+    parquet: WriterProperties | None = None,  # of merged files
 ) -> int:  # files saved
     "Merge small files, and remove what was replaced longer ago. Raises `LogError` where it cannot."
     hours = (
@@ -205,7 +206,7 @@ def tidy(
         before = len(table.file_uris())
         try:
             _set_retention(table, hours)
-            table.optimize.compact(target_size=_TARGET)
+            table.optimize.compact(target_size=_TARGET, writer_properties=parquet)
             saved = before - len(table.file_uris())
             with _locked(uri, "read", fcntl.LOCK_EX | fcntl.LOCK_NB) as unread:
                 if unread and _is_due(uri, hours):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -10,10 +12,12 @@ import pytest
 from helpers import Pay
 
 from mlkit.etl import Batch, Logs, file_batch, ingest, land
+from mlkit.events import check
 from mlkit.fields import ContractError
 from mlkit.files import SourceError, memory_need, read_source
 from mlkit.formats import SourceFormat
 from mlkit.quarantine import Quarantine, Reasons
+from mlkit.tables import files_of, open_table
 
 OWN = SourceFormat("own", Pay, {name: name for name in Pay.fields}, lenient=True)
 MB = 1_000_000
@@ -56,8 +60,6 @@ def test_a_file_that_takes_too_much_is_refused_before_it_is_read(name, tmp_path,
     with pytest.raises(SourceError, match=r"about \d+ MB of memory.*may take 20.*max_file_mb"):
         read_source(tmp_path / name)
     assert memory_need(tmp_path / name) > 20 * MB
-
-    "Nothing yet: the bound is on what is told."
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
@@ -192,6 +194,100 @@ def test_a_source_with_many_refused_rows(tmp_path):
     apart.merge(landed.reasons)
     assert sum(apart.counts.values()) + apart.others == 2 * n
     assert len(apart.lines()) == apart.limit + 1
+
+
+REFUSED = 600_000
+SUMMARY = """
+import sys
+from pathlib import Path
+from mlkit.quarantine import Quarantine
+
+shown = Quarantine(sys.argv[1]).summary()
+(peak,) = (line for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+print(shown.height, int(peak.split()[1]) // 1024)
+"""
+
+
+def refused(folder: Path, reason: pl.Expr) -> Quarantine:
+    "A quarantine of many rows."
+    number = pl.int_range(REFUSED)
+    rows = pl.select(event=pl.format("{} of a stream", number), reason=reason)
+    quarantine = Quarantine(folder)
+    quarantine.put(rows, "b")
+    return quarantine
+
+
+def summary_of(quarantine: Quarantine) -> tuple[int, int]:
+    "How many lines a summary has, and what it took a process of its own: its peak in MB."
+    command = [sys.executable, "-c", SUMMARY, quarantine.uri]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines, peak = printed.split()
+    return int(lines), int(peak)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
+def test_a_reason_for_each_row_takes_no_more_memory_than_a_few_for_all(tmp_path):
+    number = pl.int_range(REFUSED)
+    few = refused(tmp_path / "few", pl.format("amount: wrong in way {}", number % 5))
+    each = refused(tmp_path / "each", pl.format("stream: 'name-{}' is not one of pay", number))
+    (lines, usual), (most_lines, peak) = summary_of(few), summary_of(each)
+    assert (lines, most_lines) == (5, 10)
+    assert peak < usual + 60
+
+
+def test_common_reasons_are_counted_exactly_among_many_rare_ones(tmp_path):
+    "As they are of rows that have just come."
+    number = pl.int_range(REFUSED)
+    rare = pl.format("field: {}", number)
+    common = pl.format("kind: {}", number % 1000)
+    quarantine = refused(tmp_path / "q", pl.when(number % 1000 < 8).then(common).otherwise(rare))
+    shown = quarantine.summary()
+    expected = {f"kind: {i}": REFUSED // 1000 for i in range(8)}
+    assert dict(shown.head(8).select("reason", "rows").iter_rows()) == expected
+    assert shown["rows"].to_list()[8:] == [1, 1]
+    told = Reasons(limit=8)
+    told.add(quarantine.read().drop("batch_id", "at"))
+    assert (told.counts, told.others) == (expected, REFUSED // 1000 * 992)
+    assert json.loads(told.examples["kind: 0"]).keys() == {"row"}
+
+
+def test_long_reasons_are_cut(tmp_path):
+    quarantine = Quarantine(tmp_path)
+    quarantine.put(pl.DataFrame(dict(a=["x"], reason=["unknown field: " + "y" * 100_000])), "b")
+    assert quarantine.summary()["reason"].str.len_chars().to_list() == [500]
+
+
+def test_a_quarantine_is_read_in_small_pieces(tmp_path):
+    "Also when it was tidied."
+    import pyarrow.parquet as pq
+
+    quarantine = refused(tmp_path / "q", pl.lit("amount: below 0"))
+    quarantine.put(pl.DataFrame(dict(event=["one more"], reason=["amount: below 0"])), "c")
+    for files in (2, 1):
+        found = [pq.read_metadata(path) for path in files_of(open_table(quarantine.uri))]
+        groups = [m.row_group(i).num_rows for m in found for i in range(m.num_row_groups)]
+        assert (len(found), sum(groups)) == (files, REFUSED + 1)
+        assert max(groups) <= 1 << 16
+        quarantine.tidy()
+
+
+def test_rows_are_told_all_that_is_wrong_with_them_however_many_there_are():
+    "In the order of the fields, each row for itself."
+    n = 50_000
+    place, amount, kind = (pl.int_range(n) % k for k in (2, 3, 5))
+    bad = rows(0, n).with_columns(
+        place=pl.when(place > 0).then("place").otherwise(None),
+        amount=pl.when(amount > 0).then("amount").otherwise(pl.lit("-1")),
+        kind=pl.when(kind > 0).then("kind").otherwise(pl.lit("coin")),
+    )
+    good, refused_rows = check(Pay, bad)
+    expected = []
+    for i in range(n):
+        wrong = ["place: missing"] * (i % 2 == 0) + ["amount: below 0"] * (i % 3 == 0)
+        wrong += ["kind: not one of card, cash"] * (i % 5 == 0)
+        expected += ["; ".join(wrong)] if wrong else []
+    assert refused_rows["reason"].to_list() == expected
+    assert good.height + refused_rows.height == n
 
 
 def test_summary_of_no_quarantine(tmp_path):
