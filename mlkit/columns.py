@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from .errors import repeated
+
 # %% auto #0
 __all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'parse_json', 'json_frame', 'json_as_text', 'as_text']
 
@@ -63,8 +65,7 @@ class _Integer(str):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = repeated(name for name, _ in pairs)
         raise JSONError(f"the key {twice!r} is there twice")
     return made
 

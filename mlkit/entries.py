@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 
 from .columns import JSONError, json_frame, parse_json
+from .errors import repeated
 from .etl import Batch, BatchName
 from .events import Stream
 from .files import is_failure, is_passing
@@ -53,8 +54,7 @@ def _classify(fields: _Fields, streams: dict[str, type[Stream]]) -> _Classified:
     if not fields:
         return _Classified(None, {}, "deleted from Redis before it was read")
     if isinstance(fields, list):
-        names = fields[::2]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = repeated(fields[::2]) or b""
         return _Classified(None, {}, f"field {shown_bytes(twice)!r} is there twice")
     named = fields.get(b"stream", b"")
     stream = streams.get(named.decode(errors="replace"))

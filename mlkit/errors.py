@@ -5,16 +5,18 @@
 # %% ../nbs/00_errors.ipynb #e0000004
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
+
+_Name = TypeVar("_Name", str, bytes)
 
 
 class UserError(Exception):
     "Something that whoever reads the message can mend; subclasses say where it was found."
 
 # %% auto #0
-__all__ = ['UserError', 'check_known', 'check_unique']
+__all__ = ['UserError', 'check_known', 'check_unique', 'repeated']
 
 # %% ../nbs/00_errors.ipynb #fb784306
 def check_known(
@@ -35,11 +37,21 @@ def check_known(
 def check_unique(
     error: type[UserError],
     what: str,  # in the plural, as in "routes"
-    names: Sequence[str],
+    names: Iterable[str],
     consequence: str = "",  # what two of one name would lead to
 ) -> None:
     "Refuse a name that stands twice among `names`."
-    for name in sorted(names):
-        if names.count(name) > 1:
-            why = f", and {consequence}" if consequence else ""
-            raise error(f"two {what} are called {name!r}{why}; give each a name of its own.")
+    name = repeated(names)
+    if name is not None:
+        why = f", and {consequence}" if consequence else ""
+        raise error(f"two {what} are called {name!r}{why}; give each a name of its own.")
+
+
+def repeated(names: Iterable[_Name]) -> _Name | None:
+    "The first name that was there before."
+    seen: set[_Name] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

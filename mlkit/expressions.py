@@ -16,7 +16,8 @@ from .events import Stream
 from .fields import ContractError
 
 # %% auto #0
-__all__ = ['why_not_row_wise', 'result_type', 'finite', 'readable', 'as_request', 'request_schema', 'row_wise', 'row_wise_error']
+__all__ = ['why_not_row_wise', 'result_type', 'finite', 'readable', 'operation', 'check_texts', 'as_request', 'request_schema',
+           'row_wise', 'row_wise_error']
 
 # %% ../nbs/01c_expressions.ipynb #62e9f532
 _SEVERAL = "stands for several columns; write one expression for each."
@@ -95,6 +96,52 @@ def readable(expr: pl.Expr) -> str:
     text = re.sub(r'col\("([^"]*)"\)', r"\1", str(expr))
     text = text.replace("dyn int: ", "").replace("dyn float: ", "")
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+# %% ../nbs/01c_expressions.ipynb #5e1a7102
+def operation(expr: pl.Expr) -> tuple[str, dict[str, Any]]:
+    "The name of an expression's outermost operation, and all that Polars says of it."
+    ((name, node),) = json.loads(expr.meta.serialize(format="json")).items()
+    if name == "BinaryExpr":
+        return node["op"], node
+    if name == "Function":
+        function = node["function"]
+        if isinstance(function, dict) and "Boolean" in function:
+            function = function["Boolean"]
+        return (function if isinstance(function, str) else next(iter(function))), node
+    return name, node if isinstance(node, dict) else {}
+
+
+_ADDING = ("Plus", "SumHorizontal")
+_ORDERING = ("Lt", "LtEq", "Gt", "GtEq", "MinHorizontal", "MaxHorizontal", "Clip", "IsBetween")
+_KEEPING = ("FillNull", "Coalesce", "Ternary", "Alias")
+
+
+def check_texts(
+    expr: pl.Expr,
+    columns: dict[str, Any],  # name to type
+) -> None:
+    "Refuse columns of text that are added up, or put in order. Raises `ContractError`."
+    if expr.meta.is_column() or expr.meta.is_literal():
+        return
+    parts = expr.meta.pop()
+    for part in parts:
+        check_texts(part, columns)
+    name, _ = operation(expr)
+    if name in _ADDING + _ORDERING and sum(_is_text(part, columns) for part in parts) > 1:
+        as_text = '"10" + "2" is "102"' if name in _ADDING else '"10" is before "9"'
+        raise ContractError(
+            f"{readable(expr)} is of text, and of text {as_text}; "
+            "make numbers of its columns with number('…'), or join them with pl.concat_str."
+        )
+
+
+def _is_text(expr: pl.Expr, columns: dict[str, Any]) -> bool:
+    "A column of text, or what is chosen from some."
+    if expr.meta.is_column():
+        return bool(columns.get(expr.meta.output_name()) == pl.String)
+    if expr.meta.is_literal() or operation(expr)[0] not in _KEEPING:
+        return False
+    return any(_is_text(part, columns) for part in expr.meta.pop())
 
 # %% ../nbs/01c_expressions.ipynb #1fc90030
 def as_request(

@@ -170,15 +170,34 @@ def memory_need(
     return _NEEDS.get(path.suffix.lower(), _json_need)(path)
 
 
-def _check_need(path: Path) -> None:
+def _written(column: pl.Series) -> int:
+    "Bytes of a column's texts, once each is written out where it stands."
+    if column.dtype == pl.String:
+        return int(column.str.len_bytes().cast(pl.Int64).sum())
+    if column.dtype == pl.Binary:
+        return int(column.bin.size().cast(pl.Int64).sum())
+    if column.dtype in (pl.Categorical, pl.Enum):
+        words = column.alias("word").value_counts(name="times")
+        lengths = words["word"].cast(pl.String).str.len_bytes()
+        return int((lengths.cast(pl.Int64) * words["times"]).sum())
+    if isinstance(column.dtype, pl.Struct):
+        return sum(map(_written, column.struct.unnest()))
+    if isinstance(column.dtype, (pl.List, pl.Array)):
+        return _written(column.explode())
+    return 0
+
+
+def _check_need(
+    path: Path,
+    need: int,  # bytes
+) -> None:
     "Refuse a file that takes more memory than one may."
-    need = memory_need(path) / 1e6
-    if need < 1:
+    if need < 1e6:
         return  # no setting is smaller
     allowed = load_settings().max_file_mb
-    if need > allowed:
+    if need > allowed * 1e6:
         raise SourceError(
-            f"{path} would take about {need:,.0f} MB of memory, and may take {allowed:,} MB; "
+            f"{path} would take about {need / 1e6:,.0f} MB of memory, and may take {allowed:,} MB; "
             "divide it, or raise max_file_mb in settings.ini (MLKIT_MAX_FILE_MB)."
         )
 
@@ -209,8 +228,9 @@ def read_source(
     _check_head(path, kind)
     try:
         place = path.absolute()  # to readers, `~/may.csv` and `s3:/may.csv` are other places
-        _check_need(place)
+        _check_need(place, memory_need(place))
         frame = READERS[kind](place)
+        _check_need(place, sum(map(_written, frame)))
     except UserError:
         raise
     except BaseException as e:

@@ -17,12 +17,12 @@ import polars as pl
 
 from .columns import json_as_text
 from .events import Stream, check
-from .expressions import why_not_row_wise
+from .expressions import check_texts, why_not_row_wise
 from .fields import ContractError, Field, Fixed, Time
 from .ranges import check_values
 
 # %% auto #0
-__all__ = ['Frames', 'SourceFormat', 'row_number', 'decimal', 'midnight_utc', 'find_format', 'to_events']
+__all__ = ['Frames', 'SourceFormat', 'row_number', 'number', 'decimal', 'midnight_utc', 'find_format', 'to_events']
 
 # %% ../nbs/02c_formats.ipynb #b2c9e0e0
 _Expressions = Mapping[str, pl.Expr]  # field to what gives it
@@ -71,14 +71,19 @@ class SourceFormat:
         known = {*self.inputs, *self.ignore}
         missing = [c for c in self.inputs if c not in columns and not self._dispensable(c)]
         unknown = [c for c in columns if c not in known]
-        return [
-            *(f"column {c!r} is missing" for c in missing),
-            *(f"column {c!r} is unknown" for c in unknown),
-        ]
+        return [*_listed(missing, "is missing"), *_listed(unknown, "is unknown")]
 
     def _dispensable(self, column: str) -> bool:
         name = self.columns.get(column, "")
         return self.lenient and name in self.row.fields and self.row.fields[name].optional
+
+
+def _listed(columns: list[str], problem: str, limit: int = 20) -> Iterator[str]:
+    "What is wrong with each column, of many with the first."
+    for column in columns[:limit]:
+        yield f"column {column[:200]!r} {problem}"
+    if len(columns) > limit:
+        yield f"and so on: {len(columns):,} columns in all"
 
 # %% ../nbs/02c_formats.ipynb #00cbc8a6
 def _mistyped(fmt: SourceFormat) -> Iterator[str]:
@@ -188,6 +193,13 @@ def row_number(
     return pl.lit(prefix) + pl.col(_ROW).cast(pl.String)
 
 
+def number(
+    column: str,  # of numbers, or of their text
+) -> pl.Expr:  # Float64
+    "For `compute`: the float nearest to each value; missing where it is no number."
+    return pl.col(column).cast(pl.Float64, strict=False)
+
+
 def decimal(
     column: str | pl.Expr,  # of floats, or of their text
     places: int,
@@ -197,7 +209,7 @@ def decimal(
     `amount=decimal("price", 2)` takes 85.64999999999999 as 85.65, and 85.655 as it is.
     """
     given = pl.col(column) if isinstance(column, str) else column
-    value = given.cast(pl.Float64)
+    value = given.cast(pl.Float64, strict=False)
     rounded = value.round(places)
     beside = (value - rounded).abs() <= value.abs() * 2**-48  # some last bits
     return pl.when(beside).then(rounded).otherwise(value)
@@ -271,8 +283,11 @@ def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     "The row's fields, as the file gives them. Raises `ContractError`."
     mapped = {name: raw[c] for c, name in fmt.columns.items() if c in raw.columns}
     numbered = raw.with_row_index(_ROW, offset=1)
+    given = json_as_text(numbered)
     with _computing(fmt, fmt.compute):
-        computed = _evaluate(json_as_text(numbered), fmt.compute)
+        for expression in fmt.compute.values():
+            check_texts(expression, dict(given.schema))
+        computed = _evaluate(given, fmt.compute)
     named = computed.with_columns(**mapped) if computed.width else pl.DataFrame(mapped)
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):

@@ -5,13 +5,12 @@
 # %% ../nbs/01d_ranges.ipynb #43d993b0
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from .expressions import result_type
+from .expressions import operation, result_type
 from .fields import ContractError
 
 # %% auto #0
@@ -82,17 +81,6 @@ _OPERATIONS |= dict.fromkeys(["Clip", "Round", "Floor", "Ceil", "Ternary", "Alia
 _IN_TYPE = ("And", "Or", "Xor", "Replace", "ReplaceStrict", "Hash", "Sign")  # whatever they do
 
 
-def _operation(expr: pl.Expr) -> tuple[str, dict[str, Any]]:
-    "The name of an expression's outermost operation, and all that Polars says of it."
-    ((name, node),) = json.loads(expr.meta.serialize(format="json")).items()
-    if name == "BinaryExpr":
-        return node["op"], node
-    if name == "Function":
-        function = node["function"]
-        return (function if isinstance(function, str) else next(iter(function))), node
-    return name, node if isinstance(node, dict) else {}
-
-
 class _Wraps(Exception):
     "Holds the part that may overflow."
 
@@ -119,7 +107,7 @@ def _types(known: Mapping[str, Range]) -> _Start:
     def start(expr: pl.Expr, whole: Range) -> Range:
         if expr.meta.is_column():
             return known.get(expr.meta.output_name(), whole)
-        return whole if _operation(expr)[0] == "Cast" else _within(_EXTRACTED, whole)
+        return whole if operation(expr)[0] == "Cast" else _within(_EXTRACTED, whole)
 
     return start
 
@@ -147,7 +135,7 @@ def _range(expr: pl.Expr, columns: dict[str, Any], start: _Start) -> Range | Non
 
 def _made(expr: pl.Expr, parts: list[Range], whole: Range) -> Range:
     "What follows from the operands; more than the type holds where that is not known."
-    name, node = _operation(expr)
+    name, node = operation(expr)
     if name == "Cast":
         return parts[0] if node["options"] == "Overflowing" else _within(parts[0], whole)
     if name == "Modulus":

@@ -9,6 +9,7 @@ import csv
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from .columns import JSONError, json_frame, parse_json
-from .errors import UserError
+from .errors import UserError, repeated
 
 # %% auto #0
 __all__ = ['READERS', 'SourceError', 'read_csv', 'read_jsonl', 'read_parquet']
@@ -57,9 +58,9 @@ def _header(path: Path) -> list[str]:
 
 def _check_distinct(path: Path, names: list[str]) -> None:
     "Refuse columns of one name."
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise SourceError(f"{path}: the column {twice[0]!r} is there twice; name them apart.")
+    twice = repeated(names)
+    if twice is not None:
+        raise SourceError(f"{path}: the column {twice!r} is there twice; name them apart.")
 
 
 _QUOTED = re.compile(rb'(?:\A(?:\xef\xbb\xbf)?|[,\r\n])"[^"]*(?:""[^"]*)*("?)([^,\r\n]?)')
@@ -88,13 +89,34 @@ _LINES = 10_000  # held as Python's objects at a time
 
 def read_jsonl(path: Path) -> pl.DataFrame:  # of columns of type `JSON`
     "One object a line, in UTF-8. Raises `SourceError` naming the line that is none."
-    frames = []
+    frames, shape = [], _Shape()
     with open(path, "rb") as f:
         numbered = enumerate(f, 1)
         while lines := list(islice(numbered, _LINES)):
             rows = [_json_line(path, n, line) for n, line in lines if line.strip()]
+            shape.add(path, rows)
             frames.append(json_frame(rows))
     return pl.concat(frames, how="diagonal")
+
+
+@dataclass
+class _Shape:
+    "Of the table that objects make."
+
+    rows: int = 0
+    columns: set[str] = field(default_factory=set)
+    values: int = 0
+
+    def add(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        "Refuse objects that share so few keys that the table would be empty for the most part."
+        self.rows += len(rows)
+        self.columns.update(*rows)
+        self.values += sum(map(len, rows))
+        if self.rows * len(self.columns) > 1_000_000 + 64 * self.values:
+            raise SourceError(
+                f"{path}: {self.rows:,} objects have {len(self.columns):,} different keys, and few "
+                "in common; a line is a row, and has the same keys as the others."
+            )
 
 
 def _json_line(path: Path, n: int, line: bytes) -> dict[str, Any]:
@@ -109,33 +131,62 @@ def _json_line(path: Path, n: int, line: bytes) -> dict[str, Any]:
     return row
 
 # %% ../nbs/02a_readers.ipynb #3f64caca
-_OFFSET = re.compile("[+-][0-9]{2}:?[0-9]{2}")
-
-
 def read_parquet(path: Path) -> pl.DataFrame:
     "A Parquet file, with the types that it has."
-    from pyarrow import parquet, types
+    from pyarrow import parquet
 
-    schema, old = parquet.read_schema(path), _int96(path)
+    schema = parquet.read_schema(path)
     _check_distinct(path, schema.names)
-    zones = [f.type.tz or "" for f in schema if types.is_timestamp(f.type)]
-    if not old and not any(map(_OFFSET.fullmatch, zones)):
+    old = _int96(path, schema.names)
+    if not old and all(map(_is_known, _zones(schema))):
         return pl.read_parquet(path, glob=False)
-    table = parquet.read_table(path, partitioning=None, coerce_int96_timestamp_unit="us")
-    frame = pl.DataFrame(_in_utc(table))
-    if not old:
-        return frame
-    finer = pl.DataFrame(_in_utc(parquet.read_table(path, partitioning=None, columns=old)))
-    return frame.with_columns(_whole(path, frame[name], finer[name]) for name in finer.columns)
+    frame = _arrow_frame(path, coerce_int96_timestamp_unit="us")
+    finer = _arrow_frame(path, columns=old)
+    return frame.with_columns(_whole(path, frame[name], finer[name]) for name in old)
 
 
-def _int96(path: Path) -> list[str]:
-    "The columns that hold moments in the way of old."
+def _zones(schema: Any) -> list[str]:
+    "That moments of an Arrow schema are written in."
+    return [field.type.tz for field in schema if getattr(field.type, "tz", None)]
+
+
+def _is_known(zone: str) -> bool:
+    "Is it one of Polars' time zones?"
+    try:
+        pl.Series([0]).cast(pl.Datetime("us", zone))
+    except pl.exceptions.ComputeError:
+        return False
+    return True
+
+
+def _int96(path: Path, names: list[str]) -> list[str]:
+    "The columns that hold moments in the way of old, at whatever depth."
     from pyarrow import parquet
 
     schema = parquet.read_metadata(path).schema
-    columns = map(schema.column, range(len(schema)))
-    return [c.path for c in columns if c.physical_type == "INT96"]
+    leaves = map(schema.column, range(len(schema)))
+    paths = [leaf.path + "." for leaf in leaves if leaf.physical_type == "INT96"]
+    return [name for name in names if any(p.startswith(name + ".") for p in paths)]
+
+
+def _arrow_frame(path: Path, **options: Any) -> pl.DataFrame:
+    "Columns as Arrow reads them, the zones of their moments written as UTC."
+    from pyarrow import parquet, timestamp, types
+
+    texts = [f.name for f in parquet.read_schema(path) if _is_text(f.type)]  # each text once
+    table = parquet.read_table(path, partitioning=None, read_dictionary=texts, **options)
+    table.validate(full=True)  # Arrow believes what it reads
+    for i, field in enumerate(table.schema):
+        if types.is_timestamp(field.type) and field.type.tz:
+            moments = table.column(i).cast(timestamp(field.type.unit, "UTC"))
+            table = table.set_column(i, field.name, moments)
+    return pl.DataFrame(table)
+
+
+def _is_text(given: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(given) or types.is_large_string(given))
 
 
 def _whole(path: Path, micro: pl.Series, nano: pl.Series) -> pl.Series:
@@ -150,17 +201,6 @@ def _whole(path: Path, micro: pl.Series, nano: pl.Series) -> pl.Series:
         f"{path}: {micro.name} holds moments beyond the years 1678 to 2261 beside parts of a "
         "microsecond, and no type holds both; write it as timestamps in microseconds."
     )
-
-
-def _in_utc(table: Any) -> Any:
-    "An Arrow table, the zones of its moments written as UTC."
-    from pyarrow import timestamp, types
-
-    for i, field in enumerate(table.schema):
-        if types.is_timestamp(field.type) and field.type.tz:
-            moments = table.column(i).cast(timestamp(field.type.unit, "UTC"))
-            table = table.set_column(i, field.name, moments)
-    return table
 
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {

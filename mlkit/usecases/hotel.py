@@ -13,7 +13,7 @@ import polars as pl
 from ..events import Stream, at_least
 from ..features import FeatureSet, FeatureView
 from ..fields import Category, Fixed, Flag, Key, Text, Time
-from ..formats import SourceFormat, decimal
+from ..formats import SourceFormat, decimal, number
 from ..policy import Guard, Policy, Route
 from ..splits import LabelRule, Plan
 from ..usecase import Invariance, UseCase
@@ -95,7 +95,7 @@ CALENDAR = (
 )
 
 # %% ../../nbs/usecases/hotel.ipynb #64c2d491
-_nights = pl.col("stays_in_weekend_nights") + pl.col("stays_in_week_nights")
+_nights = number("stays_in_weekend_nights") + number("stays_in_week_nights")
 
 HOTEL_BOOKINGS = SourceFormat(
     "hotel_bookings",
@@ -122,7 +122,7 @@ HOTEL_BOOKINGS = SourceFormat(
     compute=dict(
         agent=pl.col("agent").fill_null(0),
         company=pl.col("company").fill_null(0),
-        price=decimal(pl.col("adr") * _nights, places=2),
+        price=decimal(number("adr") * _nights, places=2),
     ),
     extra=dict(is_canceled=Flag(), label_date=Time("when the outcome became known")),
     derive={
