@@ -158,5 +158,23 @@ def json_as_text(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    "All values as text."
-    return json_as_text(frame).cast(pl.String, strict=False)
+    "All values as text; a moment that no calendar can show as the number that it is."
+    plain = json_as_text(frame)
+    return plain.select(_as_text(pl.col(c), dtype).alias(c) for c, dtype in plain.schema.items())
+
+
+_SHOWN = dict(ms=82 * 10**14, us=82 * 10**17, ns=2**63 - 1)  # about 260,000 years on either side
+_SHOWN_DAYS = 95_000_000
+
+
+def _as_text(column: pl.Expr, given: Any) -> pl.Expr:
+    if given == pl.Time:
+        return column.dt.to_string("%H:%M:%S%.f")
+    if given not in (pl.Date, pl.Datetime, pl.Duration):
+        return column.cast(pl.String, strict=False)
+    number = column.to_physical()
+    if given == pl.Duration:
+        return number.cast(pl.String) + f" {given.time_unit}"
+    limit = _SHOWN_DAYS if given == pl.Date else _SHOWN[given.time_unit]
+    shown = pl.when(number.is_between(-limit, limit)).then(column).cast(pl.String)
+    return pl.coalesce(shown, number.cast(pl.String))

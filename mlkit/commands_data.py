@@ -93,15 +93,19 @@ def stream(
         int, typer.Option(min=0, max=65535, help="Prometheus metrics on this port; 0: none")
     ] = 0,
     settle: Annotated[
-        float, typer.Option(min=0, help="folder: seconds that a file must not have changed for")
+        float,
+        typer.Option(
+            min=0, max=86400, help="folder: seconds that a file must not have changed for"
+        ),
     ] = 1.0,
     key: Annotated[str, typer.Option(help="redis: key of the stream")] = "mlkit:events",
     batch: Annotated[int, typer.Option(min=1, help="redis: most entries in a batch")] = 1000,
     linger: Annotated[
-        float, typer.Option(min=0, help="redis: seconds to wait for a batch to fill")
+        float, typer.Option(min=0, max=3600, help="redis: seconds to wait for a batch to fill")
     ] = 0.2,
     takeover: Annotated[
-        float, typer.Option(min=1, help="redis: silence after which a batch is taken over")
+        float,
+        typer.Option(min=1, max=86400, help="redis: silence after which a batch is taken over"),
     ] = 60.0,
 ) -> None:
     """Take events in as they come: into the log exactly once, into the online state without a hole.

@@ -13,7 +13,7 @@ import orjson
 import polars as pl
 
 from .columns import JSONError, json_frame, parse_json
-from .errors import repeated
+from .errors import listed, repeated
 from .etl import Batch, BatchName
 from .events import Stream
 from .files import is_failure, is_passing
@@ -55,12 +55,15 @@ def _classify(fields: _Fields, streams: dict[str, type[Stream]]) -> _Classified:
         return _Classified(None, {}, "deleted from Redis before it was read")
     if isinstance(fields, list):
         twice = repeated(fields[::2]) or b""
-        return _Classified(None, {}, f"field {shown_bytes(twice)!r} is there twice")
+        return _Classified(None, {}, f"field {shown_bytes(twice)[:100]!r} is there twice")
+    more = [shown_bytes(name) for name in fields if name not in (b"stream", b"event")]
+    if more:
+        return _Classified(None, {}, f"beside stream and event: {listed(more)}")
     named = fields.get(b"stream", b"")
     stream = streams.get(named.decode(errors="replace"))
     if stream is None:
         shown = named.decode(errors="backslashreplace")
-        return _Classified(None, {}, f"stream: {shown!r} is not one of {', '.join(streams)}")
+        return _Classified(None, {}, f"stream: {shown[:100]!r} is not one of {', '.join(streams)}")
     try:
         event = parse_json(fields.get(b"event", b""), literal=True)
     except JSONError as e:
@@ -68,7 +71,7 @@ def _classify(fields: _Fields, streams: dict[str, type[Stream]]) -> _Classified:
     if not isinstance(event, dict):
         return _Classified(None, {}, "event: not a JSON object")
     unknown = [name for name in event if name not in stream.fields]
-    return _Classified(stream, event, f"unknown field: {', '.join(unknown)}" if unknown else "")
+    return _Classified(stream, event, f"unknown field: {listed(unknown)}" if unknown else "")
 
 
 def _as_it_came(key: str, entry: Entry, problem: str) -> dict[str, str]:

@@ -5,7 +5,7 @@
 # %% ../nbs/00_errors.ipynb #e0000004
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ class UserError(Exception):
     "Something that whoever reads the message can mend; subclasses say where it was found."
 
 # %% auto #0
-__all__ = ['UserError', 'check_known', 'check_unique', 'repeated']
+__all__ = ['UserError', 'check_known', 'check_unique', 'listed', 'repeated']
 
 # %% ../nbs/00_errors.ipynb #fb784306
 def check_known(
@@ -45,6 +45,16 @@ def check_unique(
     if name is not None:
         why = f", and {consequence}" if consequence else ""
         raise error(f"two {what} are called {name!r}{why}; give each a name of its own.")
+
+
+def listed(
+    names: Sequence[str],  # as they came from outside: any number, of any length
+    limit: int = 20,
+) -> str:
+    "Names in a sentence: of many the first, of a long one its beginning."
+    shown = [name if len(name) <= 100 else name[:100] + "…" for name in names[:limit]]
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(shown) + more
 
 
 def repeated(names: Iterable[_Name]) -> _Name | None:

@@ -20,7 +20,15 @@ import polars as pl
 from .eventlog import CONFLICT, Appended, EventLog, append, compact
 from .events import Stream, check
 from .fields import ContractError
-from .files import SourceError, content_hash, joint_hash, read_source, source_files
+from mlkit.files import (
+    SourceError,
+    content_hash,
+    is_failure,
+    is_passing,
+    joint_hash,
+    read_source,
+    source_files,
+)
 from .formats import Frames, SourceFormat, find_format, to_events
 from .quarantine import Quarantine, Reasons
 from .tables import LogError, join_uri
@@ -251,6 +259,11 @@ def file_batch(
         events, refused = to_events(fmt, raw)
     except ContractError as e:
         raise ContractError(f"{path}: {e}") from e
+    except BaseException as e:
+        if is_passing(e) or not is_failure(e):
+            raise
+        first = (str(e).splitlines() or [""])[0]
+        raise SourceError(f"{path} cannot be used: {type(e).__name__}: {first}") from e
     if content_hash(path) != content:
         raise SourceError(f"{path} changed while it was read; wait until it is complete.")
     part = {stream: _between(rows, since, until) for stream, rows in events.items()}

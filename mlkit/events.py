@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from .columns import as_text
+from .errors import repeated
 from .fields import ContractError, Field, Fixed, Key, Text, Time
 
 # %% auto #0
@@ -36,8 +37,8 @@ _TAKEN = dict(
 def _checked_field(stream: str, name: str, value: Any) -> Field:
     "A field as it stands in a stream's class; refused where it is none."
     where = f"{stream}.{name}"
-    if name in _TAKEN:
-        raise ContractError(f"{where}: the name {_TAKEN[name]}; choose another.")
+    if name.lower() in _TAKEN:
+        raise ContractError(f"{where}: the name {_TAKEN[name.lower()]}; choose another.")
     if name.startswith("_"):
         raise ContractError(f"{where}: a field's name begins with a letter; choose another.")
     if isinstance(value, type) and issubclass(value, Field):
@@ -90,6 +91,11 @@ class Stream(metaclass=StreamType):
         for base in reversed(cls.__bases__):
             inherited |= getattr(base, "fields", {})
         cls.fields = inherited | own
+        if twice := repeated(name.lower() for name in cls.fields):
+            raise ContractError(
+                f"{cls.__name__} has two fields {twice!r}, apart from capital letters, and "
+                "tables cannot tell them apart; rename one."
+            )
         cls.name = cls.__name__.lower()
 
     @classmethod

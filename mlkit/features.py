@@ -248,7 +248,8 @@ class FeatureSet:
     def _add(self, made: list[Feature]) -> None:
         for f in made:
             is_field = f.name in self.request.fields and not is_measure(f)
-            if is_field or f.name in self.names:
+            taken = {name.lower() for name in self.names}  # tables cannot tell `n` from `N`
+            if is_field or f.name.lower() in taken:
                 raise ContractError(f"the name {f.name!r} is taken; rename the feature.")
             self.features.append(f)
 

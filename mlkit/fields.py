@@ -270,6 +270,9 @@ class _Words(Field):
         return column.cast(pl.String)
 
 
+_LONGEST = 60_000  # bytes of a text; an online state counts those of a key in 16 bits
+
+
 @dataclass(frozen=True)
 class Text(_Words):
     "Text of bounded length; as a key, it names an entity."
@@ -277,8 +280,9 @@ class Text(_Words):
     longest: int = 200
 
     def __post_init__(self) -> None:
-        if type(self.longest) is not int or self.longest < 1:
-            raise ContractError(f"Text(longest={self.longest!r}): no text would fit.")
+        if type(self.longest) is not int or not 1 <= self.longest <= _LONGEST:
+            bounds = f"from 1 to {_LONGEST:,} bytes"
+            raise ContractError(f"Text(longest={self.longest!r}): a text may have {bounds}.")
 
     def problems(self, name: str) -> list[Problem]:
         too_long = pl.col(name).str.len_bytes() > self.longest

@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from .columns import json_as_text
+from .errors import listed
 from .events import Stream, check
 from .expressions import check_texts, why_not_row_wise
 from .fields import ContractError, Field, Fixed, Time
@@ -71,19 +72,17 @@ class SourceFormat:
         known = {*self.inputs, *self.ignore}
         missing = [c for c in self.inputs if c not in columns and not self._dispensable(c)]
         unknown = [c for c in columns if c not in known]
-        return [*_listed(missing, "is missing"), *_listed(unknown, "is unknown")]
+        wrong = dict(missing=missing, unknown=unknown)
+        return [f"{_columns(names)} {what}" for what, names in wrong.items() if names]
 
     def _dispensable(self, column: str) -> bool:
         name = self.columns.get(column, "")
         return self.lenient and name in self.row.fields and self.row.fields[name].optional
 
 
-def _listed(columns: list[str], problem: str, limit: int = 20) -> Iterator[str]:
-    "What is wrong with each column, of many with the first."
-    for column in columns[:limit]:
-        yield f"column {column[:200]!r} {problem}"
-    if len(columns) > limit:
-        yield f"and so on: {len(columns):,} columns in all"
+def _columns(names: list[str]) -> str:
+    shown = listed([repr(name) for name in names])
+    return f"column {shown} is" if len(names) == 1 else f"columns {shown} are"
 
 # %% ../nbs/02c_formats.ipynb #00cbc8a6
 def _mistyped(fmt: SourceFormat) -> Iterator[str]:
@@ -283,11 +282,11 @@ def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     "The row's fields, as the file gives them. Raises `ContractError`."
     mapped = {name: raw[c] for c, name in fmt.columns.items() if c in raw.columns}
     numbered = raw.with_row_index(_ROW, offset=1)
-    given = json_as_text(numbered)
+    plain = json_as_text(numbered)
     with _computing(fmt, fmt.compute):
         for expression in fmt.compute.values():
-            check_texts(expression, dict(given.schema))
-        computed = _evaluate(given, fmt.compute)
+            check_texts(expression, dict(plain.schema))
+        computed = _evaluate(plain, fmt.compute)
     named = computed.with_columns(**mapped) if computed.width else pl.DataFrame(mapped)
     for name, given in named.schema.items():
         if given == pl.Date and isinstance(fmt.row.fields[name], Time):

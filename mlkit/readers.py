@@ -147,7 +147,7 @@ def read_parquet(path: Path) -> pl.DataFrame:
 
 def _zones(schema: Any) -> list[str]:
     "That moments of an Arrow schema are written in."
-    return [field.type.tz for field in schema if getattr(field.type, "tz", None)]
+    return [column.type.tz for column in schema if getattr(column.type, "tz", None)]
 
 
 def _is_known(zone: str) -> bool:
@@ -176,10 +176,10 @@ def _arrow_frame(path: Path, **options: Any) -> pl.DataFrame:
     texts = [f.name for f in parquet.read_schema(path) if _is_text(f.type)]  # each text once
     table = parquet.read_table(path, partitioning=None, read_dictionary=texts, **options)
     table.validate(full=True)  # Arrow believes what it reads
-    for i, field in enumerate(table.schema):
-        if types.is_timestamp(field.type) and field.type.tz:
-            moments = table.column(i).cast(timestamp(field.type.unit, "UTC"))
-            table = table.set_column(i, field.name, moments)
+    for i, column in enumerate(table.schema):
+        if types.is_timestamp(column.type) and column.type.tz:
+            moments = table.column(i).cast(timestamp(column.type.unit, "UTC"))
+            table = table.set_column(i, column.name, moments)
     return pl.DataFrame(table)
 
 

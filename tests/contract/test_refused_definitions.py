@@ -139,7 +139,7 @@ REFUSED = {
     "places in words": (lambda: Fixed(places="2"), "0 to 9 places"),
     "no words at all": (lambda: Category("kind"), "non-empty words"),
     "words that are letters": (lambda: Category("kind", values="abc"), "non-empty words"),
-    "a text of no length": (lambda: Text(longest=0), "no text would fit"),
+    "a text of no length": (lambda: Text(longest=0), "from 1 to 60,000 bytes"),
     "a field without parentheses": (
         lambda: type("Sale", (Stream,), dict(who=Text)),
         r"write Text\(\)",
@@ -182,7 +182,8 @@ REFUSED = {
         lambda: moment(pl.col("amount") + pl.lit(pl.Series([1.0, 2.0]))),
         "holds a Series",
     ),
-    "a length in words": (lambda: Text(longest="5"), "no text would fit"),
+    "a length in words": (lambda: Text(longest="5"), "from 1 to 60,000 bytes"),
+    "a length that no key may have": (lambda: Text(longest=70_000), "from 1 to 60,000 bytes"),
     "words that are a number": (lambda: Category(values=5), "non-empty words"),
     "an entity that is a number": (lambda: Pay.count(over=["1d"], by=3), "has no field 3"),
     "a list in place of an entity": (
