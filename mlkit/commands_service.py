@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,9 @@ from .display import console
 from .settings import active_workspace, load_settings
 from .steps import PipelineError
 from .views import audit_line, models_table
+
+if TYPE_CHECKING:
+    from mlkit.release import Service
 
 app = typer.Typer()
 _rollback_app = typer.Typer(
@@ -37,7 +41,7 @@ def example_call(
     return f"curl -s {url}/decide -H 'Content-Type: application/json' -d '{body}'"
 
 
-def _start(context: Context) -> None:
+def _start(context: Context) -> Service:
     "Start the champion and say where it answers. Raises where the workspace is served already."
     from mlkit.release import running, start
     from mlkit.stores import ensure_store
@@ -57,6 +61,13 @@ def _start(context: Context) -> None:
         soft_wrap=True,
     )
     console.print(example_call(service.url, context.usecase.example), soft_wrap=True)
+    return service
+
+
+def _end_as_interrupted() -> None:
+    "SIGTERM, and a terminal that is closed, end the command as Ctrl-C does."
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 @app.command()
@@ -69,10 +80,12 @@ def serve(detach: Annotated[bool, typer.Option(help="start it and return")] = Fa
 
         mlkit serve --detach; curl -s localhost:3000/model; mlkit stop
     """
-    from mlkit.release import running, stop
+    from mlkit.release import kill, running, stop
 
     context = Context.load()
-    _start(context)
+    if not detach:
+        _end_as_interrupted()
+    service = _start(context)
     if detach:
         return
     try:
@@ -82,6 +95,7 @@ def serve(detach: Annotated[bool, typer.Option(help="start it and return")] = Fa
         console.print("stopping …")
     finally:
         stop(context.workspace)
+        kill(service)  # if its workspace has gone; our own child, no other has its number
 
 
 @app.command()

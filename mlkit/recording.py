@@ -24,7 +24,7 @@ from .recipes import Backtest
 from .training import Trained
 
 # %% auto #0
-__all__ = ['model_card', 'TrackingError', 'mlflow_client', 'record']
+__all__ = ['model_card', 'database_problem', 'TrackingError', 'mlflow_client', 'record']
 
 # %% ../nbs/07a_recording.ipynb #027b8abd
 _RECORDED = ("auc", "ap", "precision_at_100")  # metrics of the folds that a run shows
@@ -70,8 +70,23 @@ def _figures(record: Backtest) -> str:
     return " | ".join(cells)
 
 # %% ../nbs/07a_recording.ipynb #dc7a1b13
+_ADVICE = {  # part of the database's own message -> what to do
+    "locked": "Another program holds the database; wait for it and repeat the command.",
+    "full": "Free space, then run the same command again.",
+    "readonly": "Run it as the owner, or let the owner change the permissions.",
+    "": "Mend the database, or put a copy of it back.",
+}
+
+
+def database_problem(error: Exception) -> str:
+    "Why MLflow's database cannot be used, and what to do."
+    first_line = str(error).partition("\n")[0]
+    advice = next(advice for part, advice in _ADVICE.items() if part in first_line)
+    return f"{first_line}. {advice}"
+
+# %% ../nbs/07a_recording.ipynb #6ff46ff6
 class TrackingError(UserError, RuntimeError):
-    "What should be MLflow's database is none."
+    "MLflow's database cannot be used, or is none; the message says what to do."
 
 
 def _check_database(uri: str) -> None:
@@ -167,21 +182,33 @@ def record(
     about = dict(recipe=asdict(trained.recipe), lineage=lineage, rows=trained.rows)
     trained.model.about = about
     digest = save_model(trained.model, folder)
-    client = mlflow_client(tracking_uri)
+    try:
+        client = mlflow_client(tracking_uri)
+        run = _begin_run(client, trained, tracking_uri, experiment, lineage)
+        for key, value in _parameters(trained, lineage, digest).items():
+            client.log_param(run, key, value)
+        for key, value in _metrics(trained).items():
+            client.log_metric(run, key, value)
+        client.log_artifacts(run, str(folder), "model")
+        client.log_text(run, json.dumps(trained.trials, indent=1), "trials.json")
+        client.log_text(run, model_card(trained, lineage), "model_card.md")
+        for path in pictures:
+            client.log_artifact(run, str(path), "pictures")
+        client.set_terminated(run)
+    except (UserError, OSError):
+        raise
+    except Exception as e:  # MLflow's own, or the database driver's
+        problem = database_problem(e)
+        raise TrackingError(f"the run cannot be recorded in {tracking_uri}: {problem}") from e
+    return run
+
+
+def _begin_run(
+    client: Any, trained: Trained, tracking_uri: str, experiment: str, lineage: dict[str, Any]
+) -> str:  # its id
     name = f"{trained.recipe.kind} at {lineage.get('cut', '')}"
     experiment_id = _experiment(client, tracking_uri, experiment)
-    run = client.create_run(experiment_id, run_name=name).info.run_id
-    for key, value in _parameters(trained, lineage, digest).items():
-        client.log_param(run, key, value)
-    for key, value in _metrics(trained).items():
-        client.log_metric(run, key, value)
-    client.log_artifacts(run, str(folder), "model")
-    client.log_text(run, json.dumps(trained.trials, indent=1), "trials.json")
-    client.log_text(run, model_card(trained, lineage), "model_card.md")
-    for path in pictures:
-        client.log_artifact(run, str(path), "pictures")
-    client.set_terminated(run)
-    return run
+    return client.create_run(experiment_id, run_name=name).info.run_id
 
 # %% ../nbs/07a_recording.ipynb #8041599a
 def _experiment(client: Any, tracking_uri: str, name: str) -> str:

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 
 from .checks import Check
 from .errors import UserError
-from .recording import mlflow_client
+from .recording import database_problem, mlflow_client
 from .settings import read_json_lines
 
 # %% auto #0
@@ -65,12 +65,7 @@ def _unreadable(uri: str, error: Exception) -> str:
     "What is wrong with the database, and what to do."
     if isinstance(error, UserError):
         return str(error)
-    first_line = str(error).partition("\n")[0]
-    if "locked" in first_line:
-        advice = "Another program holds the database; wait for it and repeat the command."
-    else:
-        advice = "Mend the database, or put a copy of it back."
-    return f"the registry {uri} cannot be read: {first_line}. Nothing was changed. {advice}"
+    return f"the registry {uri} cannot be read: {database_problem(error)} Nothing was changed."
 
 # %% ../nbs/09_registry.ipynb #4f422a34
 def _is_absent(error: Exception) -> bool:

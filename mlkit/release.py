@@ -125,7 +125,7 @@ def _packing(workspace: Workspace) -> Iterator[Path]:
 
 
 def _build(settings: Settings, workspace: Workspace, folder: Path, tag: str) -> None:
-    "Call BentoML on a folder that holds the release. Raises `ReleaseError` with what it wrote."
+    "Call BentoML on a folder that holds the release. Raises `ReleaseError`, `OSError` where full."
     root = settings.root
     files = code_files("") | {n: project_file(root, n) for n in _PROJECT}
     if (root / "settings.ini").is_file():
@@ -135,7 +135,10 @@ def _build(settings: Settings, workspace: Workspace, folder: Path, tag: str) -> 
     env = environment(workspace)
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
-        raise ReleaseError(f"bentoml build failed:\n{(done.stdout + done.stderr)[-1500:]}")
+        output = done.stdout + done.stderr
+        if os.strerror(errno.ENOSPC) in output:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(workspace / "bentoml"))
+        raise ReleaseError(f"bentoml build failed:\n{output[-1500:]}")
 
 
 def package(
@@ -279,18 +282,21 @@ def start(
             command, env=env, cwd=workspace.path, stdout=out, stderr=out, start_new_session=True
         )
     service = Service(process.pid, bento, settings.host, settings.port)
-    _await_ready(service, process, log, wait)
-    replace_text(workspace / "service.json", json.dumps(asdict(service)))
+    try:
+        _await_ready(service, process, log, wait)
+        replace_text(workspace / "service.json", json.dumps(asdict(service)))
+    except BaseException:
+        kill(service)
+        raise
     return service
 
 
 def _await_ready(service: Service, process: subprocess.Popen, log: Path, wait: float) -> None:
-    "Wait; a service that ends, or is not ready in time, is cleared away and its log shown."
+    "Wait. Raises `ReleaseError` with the end of its log where it ends, or is not ready in time."
     deadline = time.monotonic() + wait
     while get(service, "/readyz", 2)[0] != 200:
         ended = process.poll() is not None
         if ended or time.monotonic() > deadline:
-            kill(service)
             why = "ended" if ended else f"was not ready within {wait:g} s"
             tail = log.read_text(errors="replace")[-1500:]
             raise ReleaseError(f"the service {why}; the end of {log}:\n{tail}")

@@ -298,6 +298,15 @@ def literal(path: Path) -> str:
 
 _UNFIT = re.compile(r"[\[\]?$]|%[0-9a-fA-F]{2}")  # in a path, to the libraries that are used
 _ACTIVE = "active"  # the file that names the active workspace
+_NO_NAME = (
+    "no name of a workspace: use up to 100 letters, digits, _ . and -, with a letter, a digit or _ "
+    f"first, and not the word {_ACTIVE}."
+)
+
+
+def _is_name(text: str) -> bool:
+    "May a workspace be called this?"
+    return bool(re.fullmatch(_WORKSPACE, text)) and text != _ACTIVE
 
 # %% ../nbs/00_settings.ipynb #7ad7a36d
 class Workspace:
@@ -308,11 +317,8 @@ class Workspace:
         home: Path | str,  # the use case's folder, `settings.workspaces`
         name: str,  # up to 100 letters, digits, `_ . -`; a letter, a digit or `_` first
     ):
-        if not re.fullmatch(_WORKSPACE, name) or name == _ACTIVE:
-            raise SettingsError(
-                f"{name!r} is no name of a workspace: use up to 100 letters, digits, _ . and -, "
-                f"with a letter, a digit or _ first, and not the word {_ACTIVE}."
-            )
+        if not _is_name(name):
+            raise SettingsError(f"{name!r} is {_NO_NAME}")
         self.name = name
         self.path = Path(home) / name
         if found := _UNFIT.search(str(self.path)):
@@ -380,13 +386,13 @@ def _marked(marker: Path) -> str:
     if not marker.is_file():
         return ""
     name = marker.read_text(errors="replace").strip()
-    try:
-        return Workspace(marker.parent, name).name
-    except SettingsError as e:
-        raise DamagedError(
-            f"{marker} does not name the active workspace: {e} Delete that file and name the "
-            "workspace with MLKIT_WORKSPACE, or the source with mlkit run --source."
-        ) from None
+    if _is_name(name):
+        return name
+    raise DamagedError(
+        f"{marker} does not name the active workspace: {name[:40]!r} is {_NO_NAME} Delete that "
+        "file and name the workspace with MLKIT_WORKSPACE, or the source with "
+        "mlkit run --source."
+    )
 
 
 def activate(

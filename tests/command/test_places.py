@@ -5,32 +5,43 @@ Text from outside reaches no terminal as markup or as an escape sequence.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import resource
 import shutil
+import signal
+import socket
 import sqlite3
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import in_process
 import made_workspace
+import psutil
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from mlkit import cli
+from mlkit import cli, commands_service, pipeline, release
 from mlkit.decisions import read_decisions
+from mlkit.etl import Logs
+from mlkit.eventlog import scan
 from mlkit.registry import Registry
 from mlkit.review import Queue, case, cases, decide
 from mlkit.settings import Workspace
+from mlkit.usecase import load_usecase
 
 COMMANDS = {
     "settings": [],
     "models": [],
     "audit": [],
-    "stop": [],
     "features": [],
     "review list": [],
     "review show": ["ID"],
@@ -41,8 +52,12 @@ COMMANDS = {
     "backfill --features": [],
     "run --dry-run": [],
     "run --dry-run --advance": [],
+    "run --only 01_ingest": [],
+    "run --only 05_promote --only 06_package": [],
     "rollback model": ["--to", "1"],
     "stream --once": [],
+    "serve --detach": [],
+    "stop": [],
 }
 
 
@@ -54,6 +69,7 @@ def made() -> Iterator[Path]:
     settings = made_workspace.make(folder / "made")
     (decision, *_) = read_decisions(settings.workspaces / "june" / "decisions")
     made_workspace.run_folder(settings, decision["decision_id"])
+    made_workspace.package_both(settings)
     yield folder / "made"
     shutil.rmtree(folder)
 
@@ -75,6 +91,15 @@ def impatient(monkeypatch):
     event.remove(Engine, "before_cursor_execute", shorten)
 
 
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    "Steps run without kernels, services without models; none of them is left behind."
+    monkeypatch.setattr(pipeline, "execute", in_process.execute)
+    monkeypatch.setattr(release, "serve_command", in_process.serve_command)
+    yield
+    assert not psutil.Process().children()
+
+
 class Caller:
     "Calls commands on the project in a folder, as a shell there does."
 
@@ -85,6 +110,7 @@ class Caller:
         monkeypatch.setenv("MLKIT_HOME", str(home / "data"))
         monkeypatch.setenv("MLKIT_RUNS", str(home / "runs"))
         monkeypatch.setenv("MLKIT_USECASE", made_workspace.USECASE)
+        monkeypatch.setenv("MLKIT_PORT", str(free_port()))
         monkeypatch.chdir("/")
 
     @property
@@ -101,6 +127,12 @@ class Caller:
         except SystemExit as e:
             code = e.code or 0
         return code, *self.capsys.readouterr()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 @pytest.fixture
@@ -145,6 +177,7 @@ def test_a_copy_is_a_workspace_wherever_it_lies(made, caller, name):
         ended = every_command(call, first_decision(call.home))
     failed = {n: err for n, (code, err) in ended.items() if code}
     assert set(failed) == {"run --dry-run --advance"}, failed
+    assert ended["stop"] == (0, "")
     assert sorted(str(p) for p in original.rglob("*")) == before
     assert str(Registry(call.workspace.path, "tiny").folder_of(2)).startswith(str(call.home))
 
@@ -154,7 +187,9 @@ def test_a_place_that_cannot_hold_one_is_refused_at_once(caller, name):
     call = caller(name)
     code, _, err = call("models")
     assert code == 2 and "cannot hold a workspace" in err and name in err
-    assert call("run", "--dry-run")[0] == 2
+    assert "active" not in err, "the file that names the workspace is right"
+    for words in (["run", "--dry-run"], ["run"], ["serve", "--detach"]):
+        assert call(*words)[::2] == (code, err)
 
 
 @contextmanager
@@ -166,7 +201,7 @@ def hidden(folder: Path) -> Iterator[None]:
     away.rename(folder)
 
 
-PARTS = "log state artifacts decisions policies training quarantine".split()
+PARTS = "log state artifacts decisions policies training quarantine bentoml steps".split()
 FILES = "mlflow.db review.db parameters.json steps/01_ingest.json sources.jsonl audit.jsonl".split()
 
 
@@ -181,6 +216,20 @@ def test_half_deleted(made, caller, part):
     every_command(call, first_decision(made))
 
 
+@pytest.mark.parametrize("part", ["log", "log/ticket/_delta_log"])
+def test_a_log_that_is_gone_is_taken_in_again(caller, part):
+    "The step that fills it is not up to date then."
+    call = caller()
+    ingesting = ("run", "--only", "01_ingest")
+    assert call(*ingesting)[0] == 0
+    ticket = load_usecase(made_workspace.USECASE).request
+    before = scan(Logs(call.workspace.path)[ticket]).collect().height
+    shutil.rmtree(call.workspace / part)
+    assert "_delta_log is gone" in call("run", "--dry-run")[1]
+    assert call(*ingesting)[0] == 0
+    assert 0 < scan(Logs(call.workspace.path)[ticket]).collect().height <= before
+
+
 @pytest.mark.parametrize("content", [b"", b'{"resu', b"\xff\x00garbage" * 999], ids=len)
 @pytest.mark.parametrize("part", [*FILES, "../active", "service.json", "latest/summary.json"])
 def test_empty_or_half_written(made, caller, part, content):
@@ -191,6 +240,7 @@ def test_empty_or_half_written(made, caller, part, content):
     named = [err for _, err in ended.values() if Path(part).name in err]
     shown = ("latest/summary.json", "sources.jsonl", "audit.jsonl", "review.db")
     assert named or part in shown and not content or part == "latest/summary.json"
+    assert all(len(err) < 2000 for _, err in ended.values())
 
 
 def test_a_damaged_decision_is_named(made, caller):
@@ -236,7 +286,8 @@ def test_somebody_elses_workspace_is_said(made, caller, mode):
         os.seteuid(54321)
         ended = every_command(call, decision)
     refused = {name for name, (code, _) in ended.items() if code}
-    assert {"review decide", "backfill --state", "rollback model"} <= refused
+    assert {"review decide", "backfill --state", "rollback model", "serve --detach"} <= refused
+    assert {name for name in COMMANDS if name.startswith("run --only")} <= refused
     assert "settings" not in refused
 
 
@@ -317,9 +368,6 @@ def test_no_lock_files_pile_up(caller):
 
 def test_a_copy_does_not_stop_the_originals_service(made, caller):
     "Nor a stranger that has got the number of a service that is gone."
-    import json
-    import subprocess
-
     call = caller()
     original = made / "data" / made_workspace.USECASE / "june"
     process = subprocess.Popen(["sleep", "60"], cwd=original)
@@ -331,15 +379,68 @@ def test_a_copy_does_not_stop_the_originals_service(made, caller):
     process.wait()
 
 
+def pausing(module: ModuleType, monkeypatch, meanwhile: Callable[[], None]) -> None:
+    "Where a module would pause, something happens instead."
+    clock = SimpleNamespace(sleep=lambda seconds: meanwhile(), monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", clock)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when, code", [(release, 130), (commands_service, 0)])
+def test_a_command_that_is_ended_ends_its_service(caller, monkeypatch, when, code, number):
+    "While it starts, or when it answers."
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+    pausing(when, monkeypatch, lambda: os.kill(os.getpid(), number))
+    call = caller()
+    try:
+        assert call("serve")[0] == code
+    finally:
+        for n, handler in handlers.items():
+            signal.signal(n, handler)
+    assert not (call.workspace / "service.json").exists()
+
+
+@pytest.mark.parametrize("lost", ["service.json", "."])
+def test_a_service_whose_workspace_goes_is_ended(caller, monkeypatch, lost):
+    call = caller()
+    gone = call.workspace / lost
+
+    def lose() -> None:
+        gone.unlink() if gone.is_file() else shutil.rmtree(gone, ignore_errors=True)
+
+    pausing(commands_service, monkeypatch, lose)
+    assert call("serve")[0] == 0
+
+
+def test_a_disk_that_fills_while_packaging_is_said(caller, monkeypatch):
+    call = caller()
+    shutil.rmtree(call.workspace / "bentoml")
+    output = "shutil.Error: [Errno 28] No space left on device: 'a' -> 'b'"
+    failed = subprocess.CompletedProcess([], 1, "", output)
+    monkeypatch.setattr(release.subprocess, "run", lambda *words, **options: failed)
+    code, _, err = call("serve", "--detach")
+    assert code == 2 and "bentoml: No space left" in err and "Free space" in err
+
+
+def test_a_service_that_cannot_be_noted_is_ended(caller, monkeypatch):
+    "Nobody could stop it later."
+    call = caller()
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(release, "replace_text", full)
+    code, _, err = call("serve", "--detach")
+    assert code == 2 and "service.json: No space left" in err and "Free space" in err
+
+
 # %% A verdict and its label
 
 
 def test_a_verdict_whose_label_cannot_be_leaves_the_case_open(made, caller):
     from dataclasses import replace
 
-    from mlkit.etl import Logs
     from mlkit.review import ReviewError
-    from mlkit.usecase import load_usecase
 
     call, usecase = caller(), load_usecase(made_workspace.USECASE)
     queue, logs = Queue(call.workspace.path), Logs(call.workspace.path)

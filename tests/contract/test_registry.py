@@ -14,11 +14,14 @@ from sqlalchemy.engine import Engine
 
 from mlkit import registry as registry_module
 from mlkit.checks import Check
+from mlkit.datasets import made_up_data
 from mlkit.errors import UserError
 from mlkit.kinds import Constant
 from mlkit.modelfiles import save_model
-from mlkit.recording import TrackingError, _experiment, mlflow_client
+from mlkit.recipes import Compute, Recipe
+from mlkit.recording import TrackingError, _experiment, database_problem, mlflow_client, record
 from mlkit.registry import Registry, RegistryError, audit, audit_trail, promote, rollback, whoami
+from mlkit.training import train
 
 PASSED = [Check("a gate", True)]
 
@@ -79,6 +82,20 @@ def test_a_locked_database_is_not_taken_for_no_champion(registry):
                 ask()
     assert audit_trail(registry.folder) == before
     assert registry.holder("champion") == 1
+
+
+def test_a_training_that_cannot_be_recorded_says_where_and_what_to_do(registry):
+    trained = train(Recipe("constant"), made_up_data(), compute=Compute(threads=1))
+    with (
+        held(registry),
+        pytest.raises(TrackingError, match="recorded in .*mlflow.db: .*locked.*wai"),
+    ):
+        record(trained, registry.folder / "again", registry.uri, "demo", {})
+
+
+@pytest.mark.parametrize("said, advice", [("is full", "Free space"), ("a readonly", "owner")])
+def test_each_problem_of_a_database_has_its_own_advice(said, advice):
+    assert advice in database_problem(sqlite3.OperationalError(f"database {said}\n[SQL: ...]"))
 
 
 def test_a_database_that_is_none_is_said(registry):
