@@ -16,7 +16,7 @@ import typer
 
 from .context import Context
 from .display import StreamDisplay, console, task_bars
-from .settings import SettingsError, load_settings
+from .settings import SettingsError, identity, load_settings
 from .steps import PipelineError
 from .usecase import load_usecase
 from .views import catalogue_table
@@ -46,7 +46,7 @@ def _event_source(
             settings.redis_url.get_secret_value(),
             usecase.streams,
             workspace / "stream",
-            group=f"mlkit-{workspace.name}",
+            group=f"mlkit-{identity(workspace.path)}",
             **redis,
         )
     raise SettingsError(f"--source {name}: folder or redis.")

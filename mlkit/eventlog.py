@@ -248,21 +248,29 @@ def append(
 
 
 def _append(log: EventLog, frame: pl.DataFrame, batch: str, attempts: int) -> Appended:
+    content = _digest(frame)
     for attempt in range(attempts):
         table = log._written() if attempt == 0 else log.table()
-        if table is not None and table.transaction_version(batch) is not None:
+        if table is not None and table.transaction_version(batch) == content:
             return Appended(log.empty, duplicates=frame.height, repeated=True)
         _refresh(log, table)
         split = _split(log, frame)
-        log.quarantine.put(split.conflicts, f"{batch}/conflict", CONFLICT)
+        log.quarantine.put(_shown(log, split.conflicts), f"{batch}/conflict", CONFLICT)
         rows = _stamp(log, split.new, batch, table)
-        if rows.is_empty() or _commit(log, table, rows, batch):
+        claim = {batch: content} if frame.height >= _CLAIMED else {}
+        if rows.is_empty() or _commit(log, table, rows, claim):
             events = pl.concat([rows, split.known.select(*log.schema)])
             return Appended(events, rows.height, split.duplicates, split.conflicts.height)
     raise LogError(
         f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; "
         "try again, or run fewer writers."
     )
+
+
+def _shown(log: EventLog, rows: pl.DataFrame) -> pl.DataFrame:
+    "Stored rows in their own units, as a source would give them."
+    fields = log.stream.fields.items()
+    return rows.select(field.shown_all(rows[name]).alias(name) for name, field in fields)
 
 
 def _require_fields(log: EventLog, frame: pl.DataFrame) -> None:
@@ -313,9 +321,17 @@ def _stamp(log: EventLog, new: pl.DataFrame, batch: str, table: DeltaTable | Non
 _CLAIMED = 10_000  # rows from which on a batch is known by its name
 
 
-def _commit(log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str) -> bool:
+def _digest(frame: pl.DataFrame) -> int:  # up to 62 bits
+    "Tells one content of a batch from another, in whatever order the rows are."
+    rows = frame.hash_rows().reinterpret(signed=True)
+    return (int(rows.sum()) + frame.height) % 2**62
+
+
+def _commit(
+    log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, claim: dict[str, int]
+) -> bool:
     "Write numbered rows, and remember them; False where another writer was faster."
-    written = _try_commit(log, table, rows, batch)
+    written = _try_commit(log, table, rows, claim)
     if written is None:
         return False
     log._known.add(rows["event_id"])
@@ -324,12 +340,10 @@ def _commit(log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: 
 
 
 def _try_commit(
-    log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, batch: str
+    log: EventLog, table: DeltaTable | None, rows: pl.DataFrame, claim: dict[str, int]
 ) -> DeltaTable | None:
     "One commit, and the table after it; None where another writer was faster."
-    claims = {"seq": rows["seq"][-1] + 1}
-    if rows.height >= _CLAIMED:
-        claims[batch] = 1
+    claims = {"seq": rows["seq"][-1] + 1} | claim
     try:
         if table is None:
             table = _create(log)

@@ -39,8 +39,11 @@ def _checked_field(stream: str, name: str, value: Any) -> Field:
     where = f"{stream}.{name}"
     if name.lower() in _TAKEN:
         raise ContractError(f"{where}: the name {_TAKEN[name.lower()]}; choose another.")
-    if name.startswith("_"):
-        raise ContractError(f"{where}: a field's name begins with a letter; choose another.")
+    if name.startswith("_") or not name.isidentifier():
+        raise ContractError(
+            f"{where}: a field's name is of letters, digits and _, and begins with a letter; "
+            "choose another."
+        )
     if isinstance(value, type) and issubclass(value, Field):
         raise ContractError(f"{where}: write {value.__name__}(), with parentheses.")
     if not isinstance(value, Field):

@@ -29,6 +29,8 @@ _SERIES = (
     "holds a Series, which has values of its own for rows that are not there; "
     "give a number, a word or a list."
 )
+_UNKNOWN = "holds a step of which Polars cannot say what it reads; write it in another way."
+_ELEMENTS = "evaluates an expression on the elements of lists; use the methods of `.list`."
 _LENGTH = "has not one value a row; choose with pl.when(…).then(…) instead."
 _OTHERS = (
     "looks at other rows, which are not there when a row comes alone; "
@@ -73,9 +75,14 @@ def why_not_row_wise(
         return _PYTHON
     if "Series" in nodes:
         return _SERIES
+    if "Eval" in nodes:
+        return _ELEMENTS
     if nodes & {"Filter", "Explode", "DropNulls", "DropNans"}:
         return _LENGTH
-    return None if _is_row_wise(expr) else _OTHERS
+    try:
+        return None if _is_row_wise(expr) else _OTHERS
+    except pl.exceptions.PolarsError:
+        return _UNKNOWN
 
 # %% ../nbs/01c_expressions.ipynb #bb2ebd3a
 def result_type(

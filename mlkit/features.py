@@ -172,6 +172,8 @@ def _checked_type(request: type[Stream], expr: pl.Expr, columns: dict[str, Any])
         dtype = result_type(expr, columns)
     except pl.exceptions.PolarsError as e:
         raise ContractError(f"{str(e).splitlines()[0]}.") from None
+    if dtype in (pl.Decimal, pl.Int128, pl.UInt128):
+        raise ContractError(f"is of type {dtype}, which JSON cannot hold; cast it to pl.Float64.")
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)):
         raise ContractError(
             f"is of type {dtype}; a feature is a number, a flag or a category "

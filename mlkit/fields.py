@@ -161,12 +161,20 @@ class Fixed(Field):
     def __post_init__(self) -> None:
         if type(self.places) is not int or not 0 <= self.places <= 9:
             raise ContractError(f"Fixed takes 0 to 9 places, not {self.places!r}.")
+        for bound in (self.low, self.high):
+            self._check_bound(bound)
         if not self.low <= self.high:
             bounds = f"low={self.low} to high={self.high}"
             raise ContractError(f"Fixed: there is no amount from {bounds}.")
         if max(abs(self.low), abs(self.high)) * self.factor > exact.units_limit(self.places):
             bounds = f"bounds {self.low}..{self.high} at {self.places} places"
             raise ContractError(f"{bounds} do not fit a float64 exactly; narrow them.")
+
+    def _check_bound(self, bound: Any) -> None:
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+            raise ContractError(f"Fixed: a bound is a number, not {bound!r}.")
+        if math.isfinite(bound) and round(bound, self.places) != bound:
+            raise ContractError(f"Fixed: the bound {bound} has more than {self.places} places.")
 
     @cached_property
     def factor(self) -> int:
@@ -343,6 +351,10 @@ class Category(_Words):
         listed = isinstance(words, (list, tuple)) and len(words) > 0
         if not listed or not all(isinstance(w, str) and w for w in words):
             raise ContractError(f"a Category's values are non-empty words, not {words!r}.")
+        if not all(w.isprintable() for w in words):
+            raise ContractError(
+                f"a Category's values are words that can be printed, not {words!r}."
+            )
         if len(set(words)) < len(words):
             raise ContractError(f"a Category's values are different words, not {words!r}.")
 

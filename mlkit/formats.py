@@ -229,6 +229,13 @@ def find_format(
     "The format a file is of. Raises `ContractError` saying what keeps it from the nearest one."
     if not formats:
         raise ContractError(f"{path}: the use case has no SourceFormat, so no file can be read.")
+    fitting = {f.main: f.name for f in reversed(formats) if not f.misfit(columns)}
+    if len(fitting) > 1:
+        names = " and ".join(repr(name) for name in sorted(fitting.values()))
+        raise ContractError(
+            f"{path} fits several formats, {names}, which make different events of it; "
+            "give one of them a column that the other has not."
+        )
     nearest = min(formats, key=lambda f: len(f.misfit(columns)))
     wrong = nearest.misfit(columns)
     if wrong:

@@ -19,7 +19,7 @@ __all__ = ['Range', 'COUNTS', 'check_range', 'check_values']
 # %% ../nbs/01d_ranges.ipynb #3d9c4c76
 Range = tuple[int, int]  # the smallest and the largest whole number
 COUNTS: Range = (0, 2**40)  # of an aggregate that counts
-_EXTRACTED: Range = (-(2**62), 2**62)  # of what is read off a time or a text
+_EXTRACTED: Range = (-(2**62), 2**62)  # of what else is read off a time or a text
 
 _SIGNED = {8: pl.Int8, 16: pl.Int16, 32: pl.Int32, 64: pl.Int64, 128: pl.Int128}
 _UNSIGNED = {8: pl.UInt8, 16: pl.UInt16, 32: pl.UInt32, 64: pl.UInt64}
@@ -81,6 +81,57 @@ _OPERATIONS |= dict.fromkeys(["Clip", "Round", "Floor", "Ceil", "Ternary", "Alia
 _IN_TYPE = ("And", "Or", "Xor", "Replace", "ReplaceStrict", "Hash", "Sign")  # whatever they do
 
 
+_READ: dict[str, Range] = dict(Quarter=(1, 4), Month=(1, 12), Week=(1, 53), WeekDay=(1, 7))
+_READ |= dict(Day=(1, 31), OrdinalDay=(1, 366), Hour=(0, 23), Minute=(0, 59), Second=(0, 59))
+_READ |= dict.fromkeys(["LenBytes", "LenChars", "CountMatches", "Find", "Length"], (0, 2**31))
+_READING = {"Cast", "Hash", "ToPhysical", "ReplaceStrict", "TemporalExpr", "StringExpr"}
+_MOVING = {"Plus", "Minus", "TemporalExpr", "StringExpr", "MaxHorizontal", "MinHorizontal"}
+_MOVING |= {
+    "Ternary",
+    "Alias",
+    "FillNull",
+    "Coalesce",
+    "Replace",
+}  # of moments, that none overflows
+_ARITHMETIC = {"Plus", "Minus", "Multiply", "FloorDivide", "Modulus", "TrueDivide", "Negate"}
+
+
+def _function(expr: pl.Expr) -> str:
+    "The method of a namespace, such as `Year` of `dt.year()`; empty where it is none."
+    _, node = operation(expr)
+    function = node.get("function")
+    if not isinstance(function, dict):
+        return ""
+    (inner,) = function.values()
+    return next(iter(inner)) if isinstance(inner, dict) else str(inner)
+
+
+def _reads_numbers(expr: pl.Expr) -> bool:
+    "Does it make whole numbers of what is none, without an overflow?"
+    name, node = operation(expr)
+    if name == "Cast":
+        return bool(node["options"] != "Overflowing")
+    return name in _READING or _function(expr) in _READ
+
+
+def _is_uncertain(expr: pl.Expr, dtype: pl.DataType, columns: dict[str, Any]) -> bool:
+    "Moments that are reckoned with as numbers, and sums of lists: nothing is known of these."
+    name, _ = operation(expr)
+    if dtype.is_nested():
+        return name in _ARITHMETIC
+    if not dtype.is_temporal() or not expr.meta.root_names():
+        return False
+    if name == "Cast":
+        (part,) = expr.meta.pop()
+        given = result_type(part, columns)
+        return given not in (pl.String, pl.Date) and _unit(given) != _unit(dtype)
+    return name not in _MOVING or _function(expr) in ("Duration", "CastTimeUnit")
+
+
+def _unit(dtype: Any) -> str:
+    return str(getattr(dtype, "time_unit", "none" if dtype.is_temporal() else dtype))
+
+
 class _Wraps(Exception):
     "Holds the part that may overflow."
 
@@ -107,7 +158,9 @@ def _types(known: Mapping[str, Range]) -> _Start:
     def start(expr: pl.Expr, whole: Range) -> Range:
         if expr.meta.is_column():
             return known.get(expr.meta.output_name(), whole)
-        return whole if operation(expr)[0] == "Cast" else _within(_EXTRACTED, whole)
+        if operation(expr)[0] in ("Cast", "Hash", "ReplaceStrict"):
+            return whole
+        return _within(_READ.get(_function(expr), _EXTRACTED), whole)
 
     return start
 
@@ -118,11 +171,15 @@ def _range(expr: pl.Expr, columns: dict[str, Any], start: _Start) -> Range | Non
     found = [] if leaf else [_range(p, columns, start) for p in reversed(expr.meta.pop())]
     parts = [part for part in found if part is not None]
     dtype = result_type(expr, columns)
+    if not leaf and _is_uncertain(expr, dtype, columns):
+        raise _Wraps(str(expr), dtype)
     whole = _BOUNDS.get(dtype)
     if whole is None or (dtype == pl.Boolean and not leaf):
         return whole
     if expr.meta.is_literal():
         return _CONSTANT(expr, whole)
+    if not parts and not expr.meta.is_column() and not _reads_numbers(expr):
+        raise _Wraps(str(expr), dtype)
     if not parts:
         return start(expr, whole)
     made = _made(expr, parts, whole)

@@ -133,16 +133,32 @@ def _json_line(path: Path, n: int, line: bytes) -> dict[str, Any]:
 # %% ../nbs/02a_readers.ipynb #3f64caca
 def read_parquet(path: Path) -> pl.DataFrame:
     "A Parquet file, with the types that it has."
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     schema = parquet.read_schema(path)
     _check_distinct(path, schema.names)
     old = _int96(path, schema.names)
+    _check_pages(path)
     if not old and all(map(_is_known, _zones(schema))):
-        return pl.read_parquet(path, glob=False)
-    frame = _arrow_frame(path, coerce_int96_timestamp_unit="us")
-    finer = _arrow_frame(path, columns=old)
-    return frame.with_columns(_whole(path, frame[name], finer[name]) for name in old)
+        frame = pl.read_parquet(path, glob=False)
+    else:
+        frame = _arrow_frame(path, coerce_int96_timestamp_unit="us")
+        finer = _arrow_frame(path, columns=old)
+        frame = frame.with_columns(_whole(path, frame[name], finer[name]) for name in old)
+    dates = [column.name for column in schema if types.is_date(column.type)]
+    return frame.with_columns(pl.col(dates).cast(pl.Date))  # those of 64 bits are read as moments
+
+
+def _check_pages(path: Path) -> None:
+    "Read all pages that have a checksum against it; Polars does not. Raises `OSError`."
+    from pyarrow import parquet
+
+    footer = parquet.read_metadata(path)
+    leaves = map(footer.schema.column, range(len(footer.schema)))
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]  # each text once
+    file = parquet.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts)
+    for _ in file.iter_batches():
+        pass
 
 
 def _zones(schema: Any) -> list[str]:

@@ -212,6 +212,9 @@ def _reason(e: BaseException) -> str:
     return _printable(f"it cannot be used: {type(e).__name__}: {first}")
 
 # %% ../nbs/05a_sources.ipynb #c1cfc85d
+_CLOCK = 60.0  # seconds by which a file may seem to be from the future
+
+
 class _Inbox(_Notices):
     "A folder that files are dropped in, and the claims on them."
 
@@ -224,7 +227,9 @@ class _Inbox(_Notices):
             (self.inbox / folder).mkdir(parents=True, exist_ok=True)
 
     def _settled(self, changed: float) -> bool:
-        return time.time() - changed >= self.settle
+        "Has a file been left alone? One from the future has been: the clock was set back."
+        age = time.time() - changed
+        return age >= self.settle or age < -_CLOCK
 
     def _take(self, path: Path) -> Batch | None:
         "Claim a file and read it; None where that cannot be."
@@ -283,9 +288,9 @@ class _Inbox(_Notices):
         "Where a file may not be moved it is left for good, until it is changed."
         try:
             yield
-        except FileNotFoundError:
-            pass
         except OSError as e:
+            if isinstance(e, FileNotFoundError) and not os.path.lexists(path):
+                return  # another consumer was faster
             if is_passing(e):
                 raise
             with suppress(OSError):
@@ -332,7 +337,9 @@ class FolderSource(_Inbox):
         claim: _Claim = batch.handle
         if claim.unchanged:
             with self._moving(claim.path, "it is in the log, and cannot be moved to done/"):
-                os.replace(claim.path, _unused(self.inbox / "done", claim.path.name))
+                done = self.inbox / "done"
+                done.mkdir(exist_ok=True)
+                os.replace(claim.path, _unused(done, claim.path.name))
         claim.file.close()
 
     def refuse(self, batch: Batch, reason: str) -> None:

@@ -14,6 +14,7 @@ from .features import FeatureSet
 from .lmdbstate import LmdbStore, load_lmdb
 from .lookups import Position
 from .online import MissingStateError, Store, state_folder
+from .settings import identity
 
 if TYPE_CHECKING:
     from mlkit.redisstate import RedisStore
@@ -38,7 +39,7 @@ def _in_redis(features: FeatureSet, workspace: Path, redis_url: str) -> RedisSto
     from mlkit.redisstate import RedisStore
 
     folder = state_folder(workspace, features)
-    return RedisStore(features, redis_url, Path(workspace).name, folder)
+    return RedisStore(features, redis_url, identity(workspace), folder)
 
 # %% ../nbs/05d_stores.ipynb #3260c0db
 def load_store(

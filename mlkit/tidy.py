@@ -166,7 +166,7 @@ def _is_due(uri: str, hours: int) -> bool:
     if _is_remote(uri):
         return True
     stamp = Path(uri) / "_removed"
-    return not stamp.exists() or time.time() - stamp.stat().st_mtime >= hours * _LOOK_EVERY
+    return not stamp.exists() or abs(time.time() - stamp.stat().st_mtime) >= hours * _LOOK_EVERY
 
 
 def _note_removal(uri: str) -> None:

@@ -176,7 +176,7 @@ def test_same_id_with_another_amount_is_a_conflict(order, text, logs, tmp_path):
     assert stored["amount"].to_list() == [round(float(text["amount"][5]) * 100)]
     assert ids(logs) == text["transaction_id"].sort().to_list()
     assert refused(logs)["reason"].to_list() == ["event_id: known with another payload"]
-    assert "99999" in refused(logs)["row"][0]
+    assert "999.99" in refused(logs)["row"][0]
 
 
 def test_same_file_again_and_under_another_name(text, logs, tmp_path):

@@ -113,6 +113,7 @@ def test_what_is_accepted_does_not_wrap(pair):
 
 
 HOUR = pl.col("event_time").dt.hour()
+SINCE = pl.col("event_time") - pl.col("event_time").dt.truncate("1y")
 MOMENTS = {"event_time": pl.Datetime("us", "UTC"), "text": pl.String, **COLUMNS}
 
 
@@ -123,7 +124,8 @@ MOMENTS = {"event_time": pl.Datetime("us", "UTC"), "text": pl.String, **COLUMNS}
         (HOUR.cast(pl.Int64) * 60, True),
         (HOUR**2, False),
         (HOUR.cast(pl.Float64) ** 2, True),
-        (pl.sum_horizontal(HOUR, HOUR), False),
+        (pl.sum_horizontal(HOUR, HOUR), True),
+        (pl.sum_horizontal(*[HOUR] * 6), False),
         (pl.col("key") + 1, False),
         (pl.col("key") % 7 + 1, True),
         (pl.col("key").abs(), False),
@@ -135,6 +137,20 @@ MOMENTS = {"event_time": pl.Datetime("us", "UTC"), "text": pl.String, **COLUMNS}
         (pl.col("flag") + pl.col("flag"), True),
         (pl.col("key").is_in([1, 2]), True),
         (pl.when(pl.col("tiny") * 2 > 3).then(1).otherwise(0), False),
+        (pl.concat_list("key", "key").list.sum(), False),
+        (pl.concat_list("key", "key").list.len(), True),
+        ((pl.concat_list("key") * pl.concat_list("key")).list.mean(), False),
+        (pl.struct(p="key").struct.field("p") + 1, False),
+        (pl.col("text").hash() * 2, False),
+        (pl.col("text").hash() % 7 + 1, True),
+        (SINCE.dt.total_days(), True),
+        ((SINCE * 10**12).dt.total_days(), False),
+        (pl.duration(days="key").dt.total_days(), False),
+        (pl.col("event_time") + pl.duration(days="key") > pl.col("event_time"), False),
+        (pl.col("event_time") + pl.duration(days=7) > pl.col("event_time"), True),
+        (pl.col("key").cast(pl.Duration("ms")).dt.total_nanoseconds(), False),
+        (pl.col("event_time").cast(pl.Int32, wrap_numerical=True), False),
+        ((pl.col("key") * 1e3).cast(pl.Int16, wrap_numerical=True), False),
     ],
 )
 def test_operations_by_name(expr, accepted):
