@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import configparser
 import difflib
+import fcntl
 import ipaddress
 import json
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +26,7 @@ from .errors import UserError
 
 # %% auto #0
 __all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'DamagedError', 'read_json', 'read_json_lines',
-           'owner_only', 'literal', 'Workspace', 'NoWorkspaceError', 'active_workspace', 'activate']
+           'owner_only', 'literal', 'Workspace', 'identity', 'NoWorkspaceError', 'active_workspace', 'activate']
 
 # %% ../nbs/00_settings.ipynb #80466d33
 _BUNDLED = "mlkit.usecases."
@@ -364,6 +367,32 @@ class Workspace:
                 "Set another with MLKIT_HOME, or `home` in settings.ini."
             ) from e
         return self
+
+# %% ../nbs/00_settings.ipynb #5e1a7202
+def identity(
+    folder: Path | str,  # of a workspace
+) -> str:  # the name it was made under, and what tells it from others of that name
+    "What a workspace is called where others are. Raises `SettingsError`."
+    note, here = Path(folder) / "identity", str(Path(folder).resolve())
+    try:
+        with open(note, "a+", encoding="utf-8") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            word, place = _noted(note)
+            if not word or (place != here and _noted(Path(place) / "identity")[0] == word):
+                word = f"{Path(here).name}-{secrets.token_hex(6)}"
+            f.truncate(0)
+            f.write(f"{word}\n{here}\n")
+    except OSError as e:
+        raise SettingsError(f"{note} cannot be written: {e.strerror}.") from e
+    return word
+
+
+def _noted(note: Path) -> tuple[str, str]:
+    "The word in a note, and the folder that it was written for."
+    with suppress(OSError, ValueError):
+        word, place = note.read_text(encoding="utf-8").splitlines()
+        return word, place
+    return "", ""
 
 # %% ../nbs/00_settings.ipynb #ca933621
 class NoWorkspaceError(SettingsError):
