@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .errors import ContractError
 from .events import Condition, Stream, StreamType, conditions, window_us
 from .facts import FACTS, Fact, GroupBy
-from .fields import Category, ContractError, Fixed
+from .fields import Category, Fixed
 from .formulas import AGGREGATES, AggregateKind, as_measured
 from .values import FeatureType
 

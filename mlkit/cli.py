@@ -37,10 +37,12 @@ from .pipeline import run as run_steps
 from .project import project_file
 from .records import Record
 from .runs import Prepared, chosen_cut, only_one, prepare, remember, simulator_parameters
-from .settings import Settings, Workspace, activate, load_settings, read_json, replace_text
+from .settings import Settings, load_settings
 from .steps import Step, load_pipeline
+from .storage import read_json, replace_text
 from .usecase import load_usecase
 from .views import settings_table
+from .workspaces import Workspace, activate
 
 # %% auto #0
 __all__ = ['app', 'Parameters', 'conclude', 'run', 'train', 'settings', 'exit_code', 'main']

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
-from .errors import repeated
+from .errors import ContractError, repeated
 
 # %% auto #0
-__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'parse_json', 'json_frame', 'json_as_text', 'as_text']
+__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'parse_json', 'json_frame', 'json_as_text', 'as_text', 'Column']
 
 # %% ../nbs/00a_columns.ipynb #a9dc1d4c
 KINDS = ("text", "integer", "decimal", "float", "flag", "moment")  # those a field may take
@@ -178,3 +178,45 @@ def _as_text(column: pl.Expr, given: Any) -> pl.Expr:
     limit = _SHOWN_DAYS if given == pl.Date else _SHOWN[given.time_unit]
     shown = pl.when(number.is_between(-limit, limit)).then(column).cast(pl.String)
     return pl.coalesce(shown, number.cast(pl.String))
+
+# %% ../nbs/00a_columns.ipynb #90596cca
+_Reader = Callable[[pl.Expr, Any], pl.Expr]  # a column and its type to this field's type
+_OF_JSON = dict(integer="integer", number="decimal", flag="flag")  # what a kind of JSON counts as
+
+
+class Column:
+    "How a field is read from a column of a source."
+
+    dtype: ClassVar[Any] = pl.String  # what is stored
+
+    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
+        """The column `name` as this field's type; null where a value cannot be taken exactly.
+
+        Raises `ContractError` where no value of the given type can be.
+        """
+        column, kind = pl.col(name), kind_of(given)
+        read = self._reader(given)
+        if read is not None:
+            plain = column.cast(pl.String) if kind == "text" else column
+            return read(plain, given)
+        if kind == "nothing":
+            return pl.when(column.is_not_null()).then(pl.lit(None, self.dtype))
+        raise ContractError(
+            f"{name}: a column of type {given} holds nothing that a {type(self).__name__} can be "
+            f"taken from; it takes {', '.join(self.kinds())}."
+        )
+
+    @classmethod
+    def kinds(cls) -> list[str]:
+        "The kinds of columns that values are taken from, beside JSON."
+        return [kind for kind in KINDS if hasattr(cls, f"_of_{kind}")]
+
+    def _reader(self, given: pl.DataType) -> _Reader | None:
+        return getattr(self, f"_of_{kind_of(given)}", None)
+
+    def _of_json(self, column: pl.Expr, given: Any) -> pl.Expr:
+        "Text as from any other source; a number or a flag as it was written, where it is taken."
+        taken = ["text", *(json for json, kind in _OF_JSON.items() if kind in self.kinds())]
+        text, kind = column.struct.field("text"), column.struct.field("kind")
+        read: Any = self._reader(pl.String())
+        return read(pl.when(kind.is_in(taken)).then(text), pl.String())

@@ -16,10 +16,11 @@ import typer
 
 from .context import Context
 from .display import StreamDisplay, console, task_bars
-from .settings import SettingsError, identity, load_settings
+from .settings import SettingsError, load_settings
 from .steps import PipelineError
 from .usecase import load_usecase
 from .views import catalogue_table
+from .workspaces import identity
 
 app = typer.Typer()
 

@@ -15,9 +15,10 @@ import typer
 
 from .context import Context
 from .display import console
-from .settings import active_workspace, load_settings
+from .settings import load_settings
 from .steps import PipelineError
 from .views import audit_line, models_table
+from .workspaces import active_workspace
 
 if TYPE_CHECKING:
     from mlkit.release import Service

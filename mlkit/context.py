@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .settings import Settings, Workspace, active_workspace, load_settings
+from .settings import Settings, load_settings
 from .usecase import UseCase, load_usecase
+from .workspaces import Workspace, active_workspace
 
 if TYPE_CHECKING:
     from mlkit.etl import Logs

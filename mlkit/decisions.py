@@ -20,14 +20,14 @@ from typing import Any
 
 import orjson
 
+from .errors import ContractError
 from .events import accept
-from .fields import ContractError
 from .modelfiles import load_model, model_digest
 from .models import Model, contributions, row
 from .online import Store
 from .policy import Policy, Routed, load_policy, route
 from .requests import Online
-from .settings import DamagedError, owner_only
+from .storage import DamagedError, owner_only
 from .usecase import UseCase, check_policy, load_usecase
 
 # %% auto #0

@@ -23,8 +23,8 @@ from rich.text import Text
 
 from .period import Cut, moment_text
 from .pipeline import Status, Watcher
-from .settings import Workspace
 from .steps import GIVEN, Step
+from .workspaces import Workspace
 
 # %% auto #0
 __all__ = ['console', 'clean', 'styled', 'Terminal', 'plain_table', 'pairs_table', 'preview_table', 'parameters_table',

@@ -15,8 +15,12 @@ _Name = TypeVar("_Name", str, bytes)
 class UserError(Exception):
     "Something that whoever reads the message can mend; subclasses say where it was found."
 
+
+class ContractError(UserError, ValueError):
+    "An input cannot be used, or a definition contradicts itself; the message says what to do."
+
 # %% auto #0
-__all__ = ['UserError', 'check_known', 'check_unique', 'listed', 'repeated']
+__all__ = ['UserError', 'ContractError', 'check_known', 'check_unique', 'listed', 'repeated']
 
 # %% ../nbs/00_errors.ipynb #fb784306
 def check_known(

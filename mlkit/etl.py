@@ -17,9 +17,9 @@ from typing import Any
 
 import polars as pl
 
+from .errors import ContractError
 from .eventlog import CONFLICT, Appended, EventLog, append, compact
 from .events import Stream, check
-from .fields import ContractError
 from mlkit.files import (
     SourceError,
     content_hash,

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import polars as pl
 
 from .columns import as_text
-from .errors import repeated
-from .fields import ContractError, Field, Fixed, Key, Text, Time
+from .errors import ContractError, repeated
+from .fields import Field, Fixed, Key, Text, Time
 
 # %% auto #0
 __all__ = ['UnknownWord', 'StreamType', 'Stream', 'check', 'accept', 'Range', 'at_least', 'below', 'between', 'present',

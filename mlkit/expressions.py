@@ -12,8 +12,8 @@ from typing import Any
 
 import polars as pl
 
+from .errors import ContractError
 from .events import Stream
-from .fields import ContractError
 
 # %% auto #0
 __all__ = ['why_not_row_wise', 'result_type', 'finite', 'readable', 'operation', 'check_texts', 'as_request', 'request_schema',

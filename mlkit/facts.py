@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from .errors import ContractError
 from .events import Condition, Stream
-from .fields import ContractError
 from .windows import Line, distinct, edge, extremes, running, squares, totals
 
 # %% auto #0

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import polars as pl
 
 from .aggregates import Aggregate, Feature
+from .errors import ContractError
 from .events import Condition, Stream, window_us
 from .expressions import finite, readable, request_schema, result_type, why_not_row_wise
 from .facts import Fact, GroupBy
-from .fields import ContractError, Field, Fixed, Time
+from .fields import Field, Fixed, Time
 from .ranges import COUNTS, Range, check_range
 from .values import FeatureType
 

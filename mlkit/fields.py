@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -16,68 +15,22 @@ import numpy as np
 import polars as pl
 
 from . import exact
-from .columns import KINDS, kind_of
-from .errors import UserError
+from .columns import Column
+from .errors import ContractError
 from .values import FeatureType
 
 # %% auto #0
-__all__ = ['Problem', 'TIME', 'ContractError', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category', 'Time']
+__all__ = ['Problem', 'TIME', 'Field', 'Fixed', 'Key', 'Text', 'Flag', 'Category', 'Time']
 
 # %% ../nbs/00a_fields.ipynb #24ca741d
-class ContractError(UserError, ValueError):
-    "An input cannot be used, or a definition contradicts itself; the message says what to do."
-
-
 Problem = tuple[pl.Expr, str]  # where it holds, the row is refused; and why
 TIME = pl.Datetime("us", "UTC")
 _EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LATEST = datetime(2100, 1, 1, tzinfo=timezone.utc)
 
-# %% ../nbs/00a_fields.ipynb #c88a7ec3
-_Reader = Callable[[pl.Expr, Any], pl.Expr]  # a column and its type to this field's type
-_OF_JSON = dict(integer="integer", number="decimal", flag="flag")  # what a kind of JSON counts as
-
-
-class _Column:
-    "How a field is read from a column of a source."
-
-    dtype: ClassVar[Any] = pl.String
-
-    def parse(self, name: str, given: pl.DataType) -> pl.Expr:
-        """The column `name` as this field's type; null where a value cannot be taken exactly.
-
-        Raises `ContractError` where no value of the given type can be.
-        """
-        column, kind = pl.col(name), kind_of(given)
-        read = self._reader(given)
-        if read is not None:
-            plain = column.cast(pl.String) if kind == "text" else column
-            return read(plain, given)
-        if kind == "nothing":
-            return pl.when(column.is_not_null()).then(pl.lit(None, self.dtype))
-        raise ContractError(
-            f"{name}: a column of type {given} holds nothing that a {type(self).__name__} can be "
-            f"taken from; it takes {', '.join(self.kinds())}."
-        )
-
-    @classmethod
-    def kinds(cls) -> list[str]:
-        "The kinds of columns that values are taken from, beside JSON."
-        return [kind for kind in KINDS if hasattr(cls, f"_of_{kind}")]
-
-    def _reader(self, given: pl.DataType) -> _Reader | None:
-        return getattr(self, f"_of_{kind_of(given)}", None)
-
-    def _of_json(self, column: pl.Expr, given: Any) -> pl.Expr:
-        "Text as from any other source; a number or a flag as it was written, where it is taken."
-        taken = ["text", *(json for json, kind in _OF_JSON.items() if kind in self.kinds())]
-        text, kind = column.struct.field("text"), column.struct.field("kind")
-        read: Any = self._reader(pl.String())
-        return read(pl.when(kind.is_in(taken)).then(text), pl.String())
-
 # %% ../nbs/00a_fields.ipynb #52b07d46
 @dataclass(frozen=True)
-class Field(_Column):
+class Field(Column):
     "One column of a stream; the subclasses are what a contract is written with."
 
     doc: str = ""

@@ -16,10 +16,10 @@ from typing import Any
 import polars as pl
 
 from .columns import json_as_text
-from .errors import listed
+from .errors import ContractError, listed
 from .events import Stream, check
 from .expressions import check_texts, why_not_row_wise
-from .fields import ContractError, Field, Fixed, Time
+from .fields import Field, Fixed, Time
 from .ranges import check_values
 
 # %% auto #0

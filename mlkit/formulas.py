@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .errors import ContractError
 from .facts import check_word
-from .fields import Category, ContractError, Field, Fixed, Flag, Key, Text
+from .fields import Category, Field, Fixed, Flag, Key, Text
 from .values import FeatureType
 
 # %% auto #0

@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from .aggregates import Feature, finish_all
+from .errors import ContractError
 from .events import Stream
 from .expressions import as_request, row_wise
 from .facts import Fact, GroupBy, LineValues, LineWindows
 from .features import FeatureSet
-from .fields import ContractError
 from .windows import Line, key_codes, keys_of
 
 # %% auto #0

@@ -31,7 +31,7 @@ from mlkit.pictures import (
     picture_routes,
     picture_scores,
 )
-from .settings import replace_text
+from .storage import replace_text
 from .usecase import UseCase
 
 # %% auto #0

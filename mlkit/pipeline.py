@@ -22,15 +22,10 @@ from typing import Any
 from .errors import UserError
 from .project import code_files
 from .records import Record, portable
-from mlkit.settings import (
-    Settings,
-    Workspace,
-    active_workspace,
-    literal,
-    load_settings,
-    replace_text,
-)
+from .settings import Settings, load_settings
 from .steps import PipelineError, Step
+from .storage import literal, replace_text
+from .workspaces import Workspace, active_workspace
 
 # %% auto #0
 __all__ = ['Outside', 'StepRun', 'begin', 'digest', 'code_digest', 'Pipeline', 'Status', 'status', 'StepFailed', 'Selection',

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from .errors import ContractError
 from .expressions import operation, result_type
-from .fields import ContractError
 
 # %% auto #0
 __all__ = ['Range', 'COUNTS', 'check_range', 'check_values']

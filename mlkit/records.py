@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .settings import Workspace, read_json, replace_text
+from .storage import read_json, replace_text
+from .workspaces import Workspace
 
 # %% auto #0
 __all__ = ['portable', 'Record']

@@ -19,7 +19,7 @@ from urllib.request import url2pathname
 from .checks import Check
 from .errors import UserError
 from .recording import database_problem, mlflow_client
-from .settings import read_json_lines
+from .storage import read_json_lines
 
 # %% auto #0
 __all__ = ['whoami', 'audit', 'audit_trail', 'RegistryError', 'Registry', 'promote', 'rollback']

@@ -31,8 +31,10 @@ from .modelfiles import model_digest
 from .policy import Policy, save_policy
 from .project import code_files, project_file
 from .registry import Registry
-from .settings import Settings, Workspace, read_json, replace_text
+from .settings import Settings
+from .storage import read_json, replace_text
 from .usecase import UseCase
+from .workspaces import Workspace
 
 # %% auto #0
 __all__ = ['ReleaseError', 'usecase_files', 'code_hash', 'write_release', 'environment', 'package', 'Service', 'running', 'get',

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import polars as pl
 
 from .aggregates import Feature, formula_error
+from .errors import ContractError
 from .expressions import request_schema, row_wise_error
 from .facts import GroupBy
 from .features import FeatureSet, is_measure
-from .fields import ContractError, Fixed
+from .fields import Fixed
 
 # %% auto #0
 __all__ = ['Ask', 'Answer', 'Lookup', 'micros', 'Online']

@@ -22,7 +22,7 @@ from .etl import Batch, BatchName, Logs, land
 from .eventlog import EventLog, scan
 from .fields import TIME
 from .registry import audit, whoami
-from .settings import owner_only
+from .storage import owner_only
 from .usecase import UseCase
 
 # %% auto #0

@@ -21,17 +21,11 @@ from .period import Cut
 from .pipeline import Outside, Pipeline, code_digest, digest
 from .project import project_file
 from .records import Record
-from mlkit.settings import (
-    NoWorkspaceError,
-    Settings,
-    Workspace,
-    active_workspace,
-    owner_only,
-    read_json,
-    replace_text,
-)
+from .settings import Settings
 from .steps import PipelineError, Step, check_parameters, load_pipeline, names_of
+from .storage import owner_only, read_json, replace_text
 from .usecase import UseCase
+from .workspaces import NoWorkspaceError, Workspace, active_workspace
 
 # %% auto #0
 __all__ = ['SIMULATOR', 'simulator_parameters', 'simulated', 'read_pairs', 'step_values', 'workspace_name', 'remember',

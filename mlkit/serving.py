@@ -19,11 +19,13 @@ from prometheus_client import Counter, Histogram
 
 from .columns import JSONError, parse_json
 from .decisions import DecisionLog, Engine, answer, answer_schema, load_release
+from .errors import ContractError
 from .events import Stream, accept
-from .fields import ContractError, Field
+from .fields import Field
 from .online import StateError, Store
-from .settings import Settings, active_workspace, load_settings
+from .settings import Settings, load_settings
 from .stores import open_store
+from .workspaces import active_workspace
 
 # %% auto #0
 __all__ = ['request_schema', 'create_app', 'Housekeeping', 'warm_up', 'RequireToken', 'Decisions']

@@ -7,15 +7,9 @@ from __future__ import annotations
 
 import configparser
 import difflib
-import fcntl
 import ipaddress
-import json
 import os
-import re
-import secrets
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,14 +19,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['Settings', 'SettingsError', 'load_settings', 'replace_text', 'DamagedError', 'read_json', 'read_json_lines',
-           'owner_only', 'literal', 'Workspace', 'identity', 'NoWorkspaceError', 'active_workspace', 'activate']
+__all__ = ['WORKSPACE', 'Settings', 'SettingsError', 'load_settings']
 
 # %% ../nbs/00_settings.ipynb #80466d33
 _BUNDLED = "mlkit.usecases."
-
-
-_WORKSPACE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
+WORKSPACE = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"  # what a workspace may be called
 
 
 class Settings(BaseSettings):
@@ -43,7 +34,7 @@ class Settings(BaseSettings):
     root: Path = Field(Path("."), description="folder that relative paths start from")
     home: Path = Field(Path("data"), description="where logs, state, registry and bentos live")
     runs: Path = Field(Path("runs"), description="where a run leaves its notebooks and report")
-    workspace: Annotated[str, Field(pattern=rf"^({_WORKSPACE})?$")] = Field(
+    workspace: Annotated[str, Field(pattern=rf"^({WORKSPACE})?$")] = Field(
         "", description="name of the workspace; empty: the one last run"
     )
     usecase: str = Field(
@@ -242,193 +233,3 @@ def load_settings(
     root = (base / read.root).resolve()
     _make_importable(root)
     return read.model_copy(update=dict(root=root, home=root / read.home, runs=root / read.runs))
-
-# %% ../nbs/00_settings.ipynb #7e22b97d
-def replace_text(
-    path: Path,  # its folder is made
-    text: str,
-) -> None:
-    "Write a file atomically: to a neighbour first, on disk, then renamed over."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(part, path)
-
-
-class DamagedError(UserError, RuntimeError):
-    "A file of the kit's own is not as it was written; the message names it and what to do."
-
-
-def read_json(
-    path: Path,
-    remedy: str,  # what to do where it is damaged
-    make: Callable[..., Any] = dict,  # called with the object's members
-) -> Any:
-    "The JSON object that the kit keeps in a file. Raises `DamagedError`."
-    try:
-        return make(**json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as e:
-        raise DamagedError(f"{path} is damaged ({e}): {remedy}") from e
-
-
-def read_json_lines(
-    path: Path,
-    remedy: str,  # what to do where a line is damaged
-) -> list[dict[str, Any]]:  # empty where there is no file
-    "The JSON objects that the kit keeps in a file, one a line. Raises `DamagedError`."
-    found = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as e:
-            raise DamagedError(f"{path}, line {number} is damaged ({e}): {remedy}") from e
-    return found
-
-
-def owner_only(path: str, flags: int) -> int:
-    "For `open(…, opener=owner_only)`: a new file is readable and writable by its owner alone."
-    return os.open(path, flags, 0o600)
-
-
-def literal(path: Path) -> str:
-    "A path for papermill or Optuna, to which braces are places for parameters."
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-_UNFIT = re.compile(r"[\[\]?$]|%[0-9a-fA-F]{2}")  # in a path, to the libraries that are used
-_ACTIVE = "active"  # the file that names the active workspace
-_NO_NAME = (
-    "no name of a workspace: use up to 100 letters, digits, _ . and -, with a letter, a digit or _ "
-    f"first, and not the word {_ACTIVE}."
-)
-
-
-def _is_name(text: str) -> bool:
-    "May a workspace be called this?"
-    return bool(re.fullmatch(_WORKSPACE, text)) and text != _ACTIVE
-
-# %% ../nbs/00_settings.ipynb #7ad7a36d
-class Workspace:
-    "The folder of one source: log, state, registry, bentos, decisions."
-
-    def __init__(
-        self,
-        home: Path | str,  # the use case's folder, `settings.workspaces`
-        name: str,  # up to 100 letters, digits, `_ . -`; a letter, a digit or `_` first
-    ):
-        if not _is_name(name):
-            raise SettingsError(f"{name!r} is {_NO_NAME}")
-        self.name = name
-        self.path = Path(home) / name
-        if found := _UNFIT.search(str(self.path)):
-            raise SettingsError(
-                f"{self.path} cannot hold a workspace: Delta tables, SQLite and BentoML do not "
-                f"take {found[0]!r} in the name of a folder. Rename it, or set another data folder "
-                "with MLKIT_HOME."
-            )
-
-    def __truediv__(self, part: str) -> Path:
-        return self.path / part
-
-    def __repr__(self) -> str:
-        return f"Workspace({self.name})"
-
-    @property
-    def mlflow_uri(self) -> str:
-        "Where the workspace's runs and model versions are recorded."
-        return f"sqlite:///{self.path / 'mlflow.db'}"
-
-    def existing(self) -> Workspace:
-        "The same. Raises `SettingsError` where its folder is not there."
-        if self.path.is_dir():
-            return self
-        home = self.path.parent
-        there = [p.name for p in sorted(home.glob("*")) if p.is_dir()]
-        others = f"there are {', '.join(there)}" if there else "there is none yet"
-        raise SettingsError(
-            f"{home} holds no workspace {self.name!r} ({others}): `mlkit run` makes one, and "
-            "MLKIT_WORKSPACE names another."
-        )
-
-    def create(self) -> Workspace:
-        "Make the folder, for its owner only. Raises `SettingsError` where that is not allowed."
-        probe = self.path / ".writable"
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as e:
-            raise SettingsError(
-                f"cannot write to the data folder {self.path}: {e.strerror}. "
-                "Set another with MLKIT_HOME, or `home` in settings.ini."
-            ) from e
-        return self
-
-# %% ../nbs/00_settings.ipynb #5e1a7202
-def identity(
-    folder: Path | str,  # of a workspace
-) -> str:  # the name it was made under, and what tells it from others of that name
-    "What a workspace is called where others are. Raises `SettingsError`."
-    note, here = Path(folder) / "identity", str(Path(folder).resolve())
-    try:
-        with open(note, "a+", encoding="utf-8") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            word, place = _noted(note)
-            if not word or (place != here and _noted(Path(place) / "identity")[0] == word):
-                word = f"{Path(here).name}-{secrets.token_hex(6)}"
-            f.truncate(0)
-            f.write(f"{word}\n{here}\n")
-    except OSError as e:
-        raise SettingsError(f"{note} cannot be written: {e.strerror}.") from e
-    return word
-
-
-def _noted(note: Path) -> tuple[str, str]:
-    "The word in a note, and the folder that it was written for."
-    with suppress(OSError, ValueError):
-        word, place = note.read_text(encoding="utf-8").splitlines()
-        return word, place
-    return "", ""
-
-# %% ../nbs/00_settings.ipynb #ca933621
-class NoWorkspaceError(SettingsError):
-    "The use case has no workspace yet."
-
-
-def active_workspace(settings: Settings) -> Workspace:  # named in the settings, or the one last run
-    "The workspace that commands work on. Raises `NoWorkspaceError` where there is none yet."
-    name = settings.workspace or _marked(settings.workspaces / _ACTIVE)
-    if name:
-        return Workspace(settings.workspaces, name)
-    raise NoWorkspaceError(
-        f"the use case {settings.usecase} has no workspace yet: `mlkit run` makes one "
-        "(or name one with MLKIT_WORKSPACE)."
-    )
-
-
-def _marked(marker: Path) -> str:
-    "The name in the file that names the active workspace; empty where there is no such file."
-    if not marker.is_file():
-        return ""
-    name = marker.read_text(errors="replace").strip()
-    if _is_name(name):
-        return name
-    raise DamagedError(
-        f"{marker} does not name the active workspace: {name[:40]!r} is {_NO_NAME} Delete that "
-        "file and name the workspace with MLKIT_WORKSPACE, or the source with "
-        "mlkit run --source."
-    )
-
-
-def activate(
-    settings: Settings,
-    name: str,  # the workspace to make the active one
-) -> Workspace:
-    "Create the workspace if need be, and let later commands follow it."
-    made = Workspace(settings.workspaces, name).create()
-    replace_text(settings.workspaces / _ACTIVE, name)
-    return made

@@ -24,7 +24,7 @@ from .etl import Batch, file_batch
 from .events import Stream
 from .files import is_failure, is_passing
 from .formats import SourceFormat
-from .settings import replace_text
+from .storage import replace_text
 
 # %% auto #0
 __all__ = ['StreamError', 'Lag', 'Source', 'FolderSource']

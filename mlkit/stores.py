@@ -14,7 +14,7 @@ from .features import FeatureSet
 from .lmdbstate import LmdbStore, load_lmdb
 from .lookups import Position
 from .online import MissingStateError, Store, state_folder
-from .settings import identity
+from .workspaces import identity
 
 if TYPE_CHECKING:
     from mlkit.redisstate import RedisStore

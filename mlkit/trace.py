@@ -25,7 +25,7 @@ from .modelfiles import load_model, model_digest
 from .models import Model, row
 from .parity import compare
 from .policy import Policy, load_policy, route
-from .settings import read_json_lines, replace_text
+from .storage import read_json_lines, replace_text
 from .usecase import UseCase
 
 # %% auto #0

@@ -16,7 +16,7 @@ from .datasets import Data, TrainingError
 from .modelfiles import find_kind
 from .models import Model
 from .recipes import Compute, Recipe, backtest
-from .settings import literal
+from .storage import literal
 
 # %% auto #0
 __all__ = ['Progress', 'quiet', 'Search', 'tune']

@@ -18,10 +18,10 @@ from typing import Any
 import polars as pl
 
 from .aggregates import Feature
-from .errors import UserError, check_known, check_unique
+from .errors import ContractError, UserError, check_known, check_unique
 from .events import Stream, accept
 from .features import FeatureSet
-from .fields import Category, ContractError, Field, Fixed, Key, Text
+from .fields import Category, Field, Fixed, Key, Text
 from .formats import SourceFormat
 from .frames import offline
 from .policy import Guard, Policy, PolicyError

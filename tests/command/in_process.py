@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.pipeline import StepFailed
-from mlkit.settings import Settings, Workspace
+from mlkit.settings import Settings
 from mlkit.steps import Step
+from mlkit.workspaces import Workspace
 
 SERVICE = """
 import sys

@@ -19,10 +19,11 @@ from mlkit.records import Record
 from mlkit.registry import Registry, promote
 from mlkit.release import package
 from mlkit.review import Queue, cases
-from mlkit.settings import Settings, Workspace, activate, load_settings
+from mlkit.settings import Settings, load_settings
 from mlkit.stores import ensure_store
 from mlkit.trace import remember_source
 from mlkit.usecase import load_usecase
+from mlkit.workspaces import Workspace, activate
 
 USECASE = "shop.tickets"
 NASTY = (

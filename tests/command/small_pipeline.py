@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from mlkit.pipeline import Pipeline
-from mlkit.settings import Workspace, load_settings
+from mlkit.settings import load_settings
 from mlkit.steps import check_parameters, load_pipeline
+from mlkit.workspaces import Workspace
 
 PARAMETERS = '''workspace: str = ""  # workspace to work in
 run_dir: str = ""  # folder of the run

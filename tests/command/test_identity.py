@@ -13,9 +13,11 @@ from mlkit.files import source_hash
 from mlkit.pipeline import Selection, preview, run
 from mlkit.records import Record, portable
 from mlkit.runs import prepare, remember
-from mlkit.settings import DamagedError, Workspace, activate, load_settings
+from mlkit.settings import load_settings
 from mlkit.steps import PipelineError, Step
+from mlkit.storage import DamagedError
 from mlkit.usecase import load_usecase
+from mlkit.workspaces import Workspace, activate
 
 FRAUD = load_usecase("fraud")
 

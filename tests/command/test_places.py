@@ -35,8 +35,8 @@ from mlkit.etl import Logs
 from mlkit.eventlog import scan
 from mlkit.registry import Registry
 from mlkit.review import Queue, case, cases, decide
-from mlkit.settings import Workspace
 from mlkit.usecase import load_usecase
+from mlkit.workspaces import Workspace
 
 COMMANDS = {
     "settings": [],

@@ -15,10 +15,10 @@ from mlkit.runs import (
     simulator_parameters,
     workspace_name,
 )
-from mlkit.settings import Workspace, activate
 from mlkit.simulators import Simulator
 from mlkit.steps import PipelineError
 from mlkit.usecase import load_usecase
+from mlkit.workspaces import Workspace, activate
 
 FRAUD = load_usecase("fraud")
 

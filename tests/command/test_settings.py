@@ -2,16 +2,9 @@
 
 import pytest
 
-from mlkit.settings import (
-    SettingsError,
-    Workspace,
-    _find_ini,
-    _is_loopback,
-    activate,
-    active_workspace,
-    load_settings,
-    replace_text,
-)
+from mlkit.settings import SettingsError, _find_ini, _is_loopback, load_settings
+from mlkit.storage import replace_text
+from mlkit.workspaces import Workspace, activate, active_workspace
 
 
 def project(folder, text=""):

@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 from helpers import folder_bytes
 
+from mlkit.errors import ContractError
 from mlkit.etl import Logs, ingest
 from mlkit.eventlog import scan
 from mlkit.events import check
-from mlkit.fields import ContractError
 from mlkit.files import SourceError
 from mlkit.tables import LogError
 from mlkit.usecases import fraud, simulator

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from helpers import Pay
 
+from mlkit.errors import ContractError
 from mlkit.etl import Batch, Logs, file_batch, ingest, land
 from mlkit.events import check
-from mlkit.fields import ContractError
 from mlkit.files import SourceError, memory_need, read_source
 from mlkit.formats import SourceFormat
 from mlkit.quarantine import Quarantine, Reasons

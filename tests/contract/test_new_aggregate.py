@@ -23,11 +23,12 @@ from helpers import (
 )
 
 from mlkit.aggregates import add_aggregates
+from mlkit.errors import ContractError
 from mlkit.eventlog import append
 from mlkit.events import StreamType, UnknownWord
 from mlkit.facts import FACTS, FactKind, add_facts
 from mlkit.features import FeatureSet
-from mlkit.fields import ContractError, Fixed
+from mlkit.fields import Fixed
 from mlkit.formulas import AGGREGATES, AggregateKind, as_measured, in_unit, number, ratio
 from mlkit.frames import offline
 from mlkit.lmdbstate import LmdbStore, load_lmdb

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from mlkit.columns import JSONError, parse_json
+from mlkit.errors import ContractError
 from mlkit.etl import Batch, Logs, file_batch, ingest, land
 from mlkit.eventlog import compact, fingerprint, scan
 from mlkit.events import Stream
-from mlkit.fields import ContractError, Fixed, Key, Text, Time
+from mlkit.fields import Fixed, Key, Text, Time
 from mlkit.formats import SourceFormat
 from mlkit.readers import SourceError, read_csv
 

@@ -6,9 +6,10 @@ import polars as pl
 import pytest
 from helpers import Outcome, Pay, view
 
+from mlkit.errors import ContractError
 from mlkit.events import Stream, at_least, between
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.fields import Category, ContractError, Fixed, Key, Text
+from mlkit.fields import Category, Fixed, Key, Text
 
 
 def moment(expr: pl.Expr) -> FeatureSet:

@@ -20,9 +20,10 @@ from helpers import (
     view,
 )
 
+from mlkit.errors import ContractError
 from mlkit.events import Stream, accept, check
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.fields import Category, ContractError, Fixed, Flag, Key, Text, Time
+from mlkit.fields import Category, Fixed, Flag, Key, Text, Time
 from mlkit.frames import aggregates, offline
 from mlkit.requests import Online
 

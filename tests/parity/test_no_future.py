@@ -23,8 +23,8 @@ from helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlkit.errors import ContractError
 from mlkit.features import FeatureView
-from mlkit.fields import ContractError
 from mlkit.frames import offline
 from mlkit.online import apply
 from mlkit.splits import LabelRule, known_labels, labelled

@@ -11,8 +11,9 @@ from helpers import UTC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlkit.errors import ContractError
 from mlkit.events import Stream, accept, check
-from mlkit.fields import TIME, Category, ContractError, Fixed, Flag, Key, Text, Time
+from mlkit.fields import TIME, Category, Fixed, Flag, Key, Text, Time
 
 
 class Thing(Stream):

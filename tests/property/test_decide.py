@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlkit.decisions import DecisionLog, Engine, Release, answer, load_release
+from mlkit.errors import ContractError
 from mlkit.events import Stream
 from mlkit.features import FeatureSet, FeatureView
-from mlkit.fields import Category, ContractError, Fixed, Flag, Key, Text, Time
+from mlkit.fields import Category, Fixed, Flag, Key, Text, Time
 from mlkit.kinds import Constant
 from mlkit.policy import Guard, Policy, Route
 from mlkit.splits import LabelRule, Plan

@@ -109,7 +109,7 @@ def test_the_note_of_a_source_is_whole_or_not_there(tmp_path, monkeypatch):
     def full(*a: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlkit.settings.os.fsync", full)
+    monkeypatch.setattr("mlkit.storage.os.fsync", full)
     with pytest.raises(OSError):
         remember_source(tmp_path, dict(hash="b"))
     assert (tmp_path / "sources.jsonl").read_bytes() == kept

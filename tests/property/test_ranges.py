@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkit.fields import ContractError
+from mlkit.errors import ContractError
 from mlkit.formats import SourceFormat, to_events
 from mlkit.ranges import COUNTS, check_range, check_values
 

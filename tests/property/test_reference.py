@@ -15,9 +15,10 @@ from helpers import FEATURES, OVER, UTC, Outcome, Pay, assert_same_bits, view, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlkit.errors import ContractError
 from mlkit.events import Stream
 from mlkit.features import FeatureSet
-from mlkit.fields import Category, ContractError, Fixed, Key
+from mlkit.fields import Category, Fixed, Key
 from mlkit.frames import offline
 from mlkit.windows import totals
 

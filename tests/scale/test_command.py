@@ -20,9 +20,9 @@ from mlkit.eventlog import append, scan
 from mlkit.formats import to_events
 from mlkit.frames import offline
 from mlkit.records import Record
-from mlkit.settings import Workspace
 from mlkit.usecases.fraud import SIMULATOR, Label, Transaction, usecase
 from mlkit.usecases.simulator import simulate
+from mlkit.workspaces import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -24,9 +24,10 @@ from mlkit.modelfiles import save_model
 from mlkit.recipes import Recipe, fit
 from mlkit.registry import Registry, promote
 from mlkit.release import Service, get, kill, package, serve_command, start
-from mlkit.settings import Settings, Workspace, activate, load_settings
+from mlkit.settings import Settings, load_settings
 from mlkit.stores import load_store
 from mlkit.usecase import load_usecase
+from mlkit.workspaces import Workspace, activate
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAUD = load_usecase("fraud")

@@ -11,15 +11,16 @@ import pytest
 from served import ROOT, champion, free_port, post
 
 from mlkit.decisions import find_decision, load_release
+from mlkit.errors import ContractError
 from mlkit.etl import Logs
-from mlkit.fields import ContractError
 from mlkit.kinds import Constant
 from mlkit.modelfiles import save_model
 from mlkit.registry import Registry
 from mlkit.release import package, start, stop, write_release
-from mlkit.settings import activate, load_settings
+from mlkit.settings import load_settings
 from mlkit.stores import ensure_store
 from mlkit.usecase import load_usecase
+from mlkit.workspaces import activate
 
 STREAMS = '''
 "Streams of a project outside the kit."
