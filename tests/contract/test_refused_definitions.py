@@ -221,6 +221,29 @@ REFUSED = {
         lambda: type("Twice", (Stream,), {"event_time": Key()}),
         "declared already",
     ),
+    "two fields but for the case": (
+        lambda: type("Twins", (Stream,), dict(who=Key(), Who=Text())),
+        "apart from capital letters",
+    ),
+    "two features but for the case": (
+        lambda: FeatureSet(Pay, [view(dict(n=Pay.count(over=["1d"]), N=Pay.count(over=["1d"])))]),
+        "'who_N_1d' is taken",
+    ),
+    "a field of two words": (
+        lambda: type("Odd", (Stream,), {"the amount": Fixed()}),
+        "letters, digits and _",
+    ),
+    "a bound between two units": (lambda: Fixed(places=2, high=9.999), "more than 2 places"),
+    "a bound in words": (lambda: Fixed(high="9"), "a bound is a number"),
+    "a word that cannot be printed": (
+        lambda: Category(values=("ok", "\x1b[31mred")),
+        "can be printed",
+    ),
+    "a decimal as a feature": (
+        lambda: moment(pl.col("amount").cast(pl.Decimal(20, 2))),
+        "[Dd]ecimal",
+    ),
+    "an amount that is text": (lambda: moment(pl.col("place") * 2), "arithmetic"),
 }
 
 

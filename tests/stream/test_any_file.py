@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,27 @@ def test_what_is_no_file_stays_and_is_named_once(logs: Logs) -> None:
         "pipe.csv",
     ]
     assert folder.lag().waiting == 0
+
+
+def test_a_clock_that_was_set_back_holds_up_nothing(logs: Logs) -> None:
+    "A file that seems to be from tomorrow is one of today; one of this moment has not settled."
+    world.drop(inbox_of(logs), 0)
+    folder = source(logs, settle=5.0)
+    assert folder.poll() == []
+    tomorrow = time.time() - 86_400
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlkit.sources.time.time", lambda: tomorrow)
+        [batch] = folder.poll()
+    assert batch.entries > 0
+
+
+def test_a_folder_of_done_files_that_somebody_removed(logs: Logs) -> None:
+    folder = source(logs)
+    (folder.inbox / "done").rmdir()
+    world.drop(folder.inbox, 0)
+    run(Consumer(logs, [], folder), once=True)
+    assert_log_complete(logs, 1)
+    assert len(files(logs, "done")) == 2
 
 
 def test_a_link_to_a_file_is_taken(logs: Logs, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from helpers import FEATURES, Outcome, Pay
 from mlkit.entries import decode
 from mlkit.etl import Logs, land
 from mlkit.eventlog import scan
+from mlkit.online import MissingStateError
 from mlkit.redis_source import RedisSource, committed
 from mlkit.sources import StreamError
-from mlkit.stores import ensure_store
+from mlkit.stores import describe_store, ensure_store, open_store
 from mlkit.stream import Consumer, Follower, run
 
 STREAMS = [Pay, Outcome]
@@ -120,6 +122,33 @@ def test_what_is_no_event_is_kept_whole(logs: Logs, redis: Any, join: Any) -> No
     [row] = [json.loads(r["row"]) for r in logs.unreadable.read().to_dicts()]
     assert row["stream"] == "p\\xe4y"
     assert json.loads(row["other"]) == {"source": "till 7"}
+
+
+def test_a_field_beside_the_event_is_not_lost(logs: Logs, redis: Any, join: Any) -> None:
+    "An event whose entry says more than the event is kept whole in quarantine, not cut to it."
+    [(stream, row), *_] = world.batch(0)
+    redis.xadd("events", dict(stream=stream, event=json.dumps(row), till="7"))
+    assert drain(logs, join()).events == 0
+    [kept] = logs.unreadable.read().to_dicts()
+    assert json.loads(json.loads(kept["row"])["other"]) == {"till": "7"}
+    assert json.loads(json.loads(kept["row"])["event"]) == row
+
+
+def test_a_copied_workspace_has_a_state_of_its_own(
+    logs: Logs, redis: Any, join: Any, tmp_path: Path
+) -> None:
+    "Two folders of one name share neither state nor consumer group; a moved one keeps its own."
+    world.send(redis, "events", 0)
+    drain(logs, join())
+    with ensure_store(FEATURES, logs.folder, logs, redis.url) as store:
+        held = describe_store(store)
+    copy = tmp_path / "copy" / logs.folder.name
+    shutil.copytree(logs.folder, copy)
+    with pytest.raises(MissingStateError):
+        describe_store(open_store(FEATURES, copy, redis.url))
+    logs.folder.rename(tmp_path / "moved")
+    with open_store(FEATURES, tmp_path / "moved", redis.url) as store:
+        assert describe_store(store) == held
 
 
 @pytest.mark.parametrize(
