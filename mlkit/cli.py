@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -246,6 +247,8 @@ def _message(error: Exception) -> str:
 
 def main() -> None:
     "Entry point of the `mlkit` command."
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is, where it is not UTF-8
     try:
         app()
     except Exception as e:

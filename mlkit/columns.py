@@ -16,10 +16,10 @@ import polars as pl
 from .errors import ContractError, repeated
 
 # %% auto #0
-__all__ = ['KINDS', 'JSON', 'kind_of', 'JSONError', 'parse_json', 'json_frame', 'json_as_text', 'as_text', 'Column']
+__all__ = ['JSON', 'kind_of', 'JSONError', 'parse_json', 'json_frame', 'flat', 'plain_texts', 'as_text', 'Column']
 
 # %% ../nbs/00a_columns.ipynb #a9dc1d4c
-KINDS = ("text", "integer", "decimal", "float", "flag", "moment")  # those a field may take
+_TAKEN = ("text", "integer", "decimal", "float", "flag", "moment")  # those a field may take
 _JSON_KINDS = ("text", "integer", "number", "flag", "nested")
 JSON = pl.Struct({"text": pl.String, "kind": pl.Enum(_JSON_KINDS)})  # a column of JSON values
 
@@ -62,6 +62,11 @@ class _Integer(str):
     "A JSON number without them, as it was written."
 
 
+def _whole(text: str) -> _Integer | _Number:
+    "A whole number has one way to be written; minus nought is another one of nought."
+    return _Number(text) if text == "-0" else _Integer(text)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -88,8 +93,16 @@ def _float(text: str) -> float:
 
 _VALUES = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float)
 _LITERALS = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_no_number, parse_int=_Integer, parse_float=_Number
+    object_pairs_hook=_object, parse_constant=_no_number, parse_int=_whole, parse_float=_Number
 )
+
+
+_DEEPEST = 100
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def parse_json(
@@ -102,6 +115,8 @@ def parse_json(
         value = (_LITERALS if literal else _VALUES).decode(plain)
         if "\\ud" in plain.lower():
             json.dumps(value, ensure_ascii=False).encode()  # half a character is none
+        if plain.count("{") + plain.count("[") > _DEEPEST and _depth(value) > _DEEPEST:
+            raise JSONError("nested too deeply")
     except JSONError:
         raise
     except RecursionError:
@@ -151,23 +166,37 @@ def json_frame(
     return pl.DataFrame({c: _json_column([row.get(c) for row in rows]) for c in columns})
 
 # %% ../nbs/00a_columns.ipynb #a1c0de02
-def json_as_text(frame: pl.DataFrame) -> pl.DataFrame:
-    "JSON columns as text, without the kinds of their values; the others as they are."
-    found = [c for c, dtype in frame.schema.items() if dtype == JSON]
-    return frame.with_columns(pl.col(c).struct.field("text").alias(c) for c in found)
+def flat(column: pl.Series) -> list[pl.Series]:
+    "What lists and structs hold, without them; any other column as it is."
+    if isinstance(column.dtype, pl.Struct):
+        return [part for inner in column.struct.unnest() for part in flat(inner)]
+    if isinstance(column.dtype, (pl.List, pl.Array)):
+        return flat(column.explode())
+    return [column]
+
+
+def plain_texts(frame: pl.DataFrame) -> pl.DataFrame:
+    "Text in one way: without the kinds of JSON values, and not by number; the others as they are."
+    return frame.with_columns(_plain(column) for column in frame)
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    if column.dtype == JSON:
+        return column.struct.field("text").alias(column.name)
+    return column.cast(pl.String) if kind_of(column.dtype) == "text" else column
 
 
 def as_text(frame: pl.DataFrame) -> pl.DataFrame:
     "All values as text; a moment that no calendar can show as the number that it is."
-    plain = json_as_text(frame)
-    return plain.select(_as_text(pl.col(c), dtype).alias(c) for c, dtype in plain.schema.items())
+    return pl.DataFrame([_as_text(_plain(column)) for column in frame])
 
 
 _SHOWN = dict(ms=82 * 10**14, us=82 * 10**17, ns=2**63 - 1)  # about 260,000 years on either side
 _SHOWN_DAYS = 95_000_000
 
 
-def _as_text(column: pl.Expr, given: Any) -> pl.Expr:
+def _as_text(column: pl.Series) -> pl.Series:
+    given: Any = column.dtype
     if given == pl.Time:
         return column.dt.to_string("%H:%M:%S%.f")
     if given not in (pl.Date, pl.Datetime, pl.Duration):
@@ -176,8 +205,12 @@ def _as_text(column: pl.Expr, given: Any) -> pl.Expr:
     if given == pl.Duration:
         return number.cast(pl.String) + f" {given.time_unit}"
     limit = _SHOWN_DAYS if given == pl.Date else _SHOWN[given.time_unit]
-    shown = pl.when(number.is_between(-limit, limit)).then(column).cast(pl.String)
-    return pl.coalesce(shown, number.cast(pl.String))
+    far = ~number.is_between(-limit, limit)
+    return (
+        column.set(far, None)
+        .cast(pl.String)
+        .zip_with(~far.fill_null(False), number.cast(pl.String))
+    )
 
 # %% ../nbs/00a_columns.ipynb #90596cca
 _Reader = Callable[[pl.Expr, Any], pl.Expr]  # a column and its type to this field's type
@@ -209,7 +242,7 @@ class Column:
     @classmethod
     def kinds(cls) -> list[str]:
         "The kinds of columns that values are taken from, beside JSON."
-        return [kind for kind in KINDS if hasattr(cls, f"_of_{kind}")]
+        return [kind for kind in _TAKEN if hasattr(cls, f"_of_{kind}")]
 
     def _reader(self, given: pl.DataType) -> _Reader | None:
         return getattr(self, f"_of_{kind_of(given)}", None)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .context import Context
-from .display import Terminal, console
+from .display import Terminal, clean, console
 from .steps import PipelineError
 from .views import case_table, queue_table, trace_tree
 
@@ -107,7 +107,7 @@ def _review_decide(
     label = decide(context.queue, context.usecase, context.logs, decision_id, positive, note, clock)
     _follow(context)
     known = f"{label['event_time']:%Y-%m-%d %H:%M:%S}"
-    console.print(f"label {label['event_id']} is in the log, known since {known}.")
+    console.print(f"label {clean(label['event_id'])} is in the log, known since {known}.")
     console.print("A model whose cut lies after that learns from it: mlkit run --advance")
 
 # %% ../nbs/17f_commands_cases.ipynb #b21d20e4

@@ -13,7 +13,7 @@ import orjson
 import polars as pl
 
 from .columns import JSONError, json_frame, parse_json
-from .errors import listed, repeated
+from .errors import first_line, listed, repeated
 from .etl import Batch, BatchName
 from .events import Stream
 from .files import is_failure, is_passing
@@ -58,7 +58,9 @@ def _classify(fields: _Fields, streams: dict[str, type[Stream]]) -> _Classified:
         return _Classified(None, {}, f"field {shown_bytes(twice)[:100]!r} is there twice")
     more = [shown_bytes(name) for name in fields if name not in (b"stream", b"event")]
     if more:
-        return _Classified(None, {}, f"beside stream and event: {listed(more)}")
+        return _Classified(
+            None, {}, f"unknown field: {listed(more)}; an entry has stream and event"
+        )
     named = fields.get(b"stream", b"")
     stream = streams.get(named.decode(errors="replace"))
     if stream is None:
@@ -168,8 +170,7 @@ def as_batch(key: str, entries: list[Entry], streams: dict[str, type[Stream]]) -
     except BaseException as e:
         if is_passing(e) or not is_failure(e):
             raise
-        first = (str(e).splitlines() or [""])[0]
-        reason = f"event: cannot be read ({type(e).__name__}: {first})"
+        reason = f"event: cannot be read ({type(e).__name__}: {first_line(e)})"
     if len(entries) == 1:
         return unread(key, entries, reason)
     return _joined(key, entries, [as_batch(key, [entry], streams) for entry in entries])

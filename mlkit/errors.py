@@ -20,7 +20,7 @@ class ContractError(UserError, ValueError):
     "An input cannot be used, or a definition contradicts itself; the message says what to do."
 
 # %% auto #0
-__all__ = ['UserError', 'ContractError', 'check_known', 'check_unique', 'listed', 'repeated']
+__all__ = ['UserError', 'ContractError', 'check_known', 'check_unique', 'listed', 'first_line', 'repeated']
 
 # %% ../nbs/00_errors.ipynb #fb784306
 def check_known(
@@ -59,6 +59,11 @@ def listed(
     shown = [name if len(name) <= 100 else name[:100] + "…" for name in names[:limit]]
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(shown) + more
+
+
+def first_line(error: BaseException) -> str:
+    "What an error says, without the pages that some add; where it says nothing, its type's name."
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def repeated(names: Iterable[_Name]) -> _Name | None:

@@ -17,11 +17,12 @@ from typing import Any
 
 import polars as pl
 
-from .errors import ContractError
+from .errors import ContractError, first_line
 from .eventlog import CONFLICT, Appended, EventLog, append, compact
 from .events import Stream, check
 from mlkit.files import (
     SourceError,
+    check_file,
     content_hash,
     is_failure,
     is_passing,
@@ -252,6 +253,7 @@ def file_batch(
     until: datetime | None = None,  # only events strictly before this moment
 ) -> Batch:
     "A file's rows, checked. Raises `SourceError` or `ContractError`."
+    check_file(path)
     content = content_hash(path)
     raw = read_source(path)
     fmt = find_format(formats, raw.columns, path)
@@ -262,8 +264,7 @@ def file_batch(
     except BaseException as e:
         if is_passing(e) or not is_failure(e):
             raise
-        first = (str(e).splitlines() or [""])[0]
-        raise SourceError(f"{path} cannot be used: {type(e).__name__}: {first}") from e
+        raise SourceError(f"{path} cannot be used: {type(e).__name__}: {first_line(e)}") from e
     if content_hash(path) != content:
         raise SourceError(f"{path} changed while it was read; wait until it is complete.")
     part = {stream: _between(rows, since, until) for stream, rows in events.items()}

@@ -17,6 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from .errors import UserError
 from .events import Stream
+from .expressions import as_request
 from .fields import TIME
 from .quarantine import Quarantine
 from mlkit.tables import (
@@ -248,16 +249,16 @@ def append(
 
 
 def _append(log: EventLog, frame: pl.DataFrame, batch: str, attempts: int) -> Appended:
-    content = _digest(frame)
+    claim = {batch: _digest(frame)} if frame.height >= _CLAIMED else {}
     for attempt in range(attempts):
         table = log._written() if attempt == 0 else log.table()
-        if table is not None and table.transaction_version(batch) == content:
+        if claim and table is not None and table.transaction_version(batch) == claim[batch]:
             return Appended(log.empty, duplicates=frame.height, repeated=True)
         _refresh(log, table)
         split = _split(log, frame)
-        log.quarantine.put(_shown(log, split.conflicts), f"{batch}/conflict", CONFLICT)
+        conflicts = as_request(log.stream, split.conflicts.select(list(log.stream.fields)))
+        log.quarantine.put(conflicts, f"{batch}/conflict", CONFLICT)
         rows = _stamp(log, split.new, batch, table)
-        claim = {batch: content} if frame.height >= _CLAIMED else {}
         if rows.is_empty() or _commit(log, table, rows, claim):
             events = pl.concat([rows, split.known.select(*log.schema)])
             return Appended(events, rows.height, split.duplicates, split.conflicts.height)
@@ -265,12 +266,6 @@ def _append(log: EventLog, frame: pl.DataFrame, batch: str, attempts: int) -> Ap
         f"{log.uri}: {attempts} attempts to append batch {batch} met other writers each time; "
         "try again, or run fewer writers."
     )
-
-
-def _shown(log: EventLog, rows: pl.DataFrame) -> pl.DataFrame:
-    "Stored rows in their own units, as a source would give them."
-    fields = log.stream.fields.items()
-    return rows.select(field.shown_all(rows[name]).alias(name) for name, field in fields)
 
 
 def _require_fields(log: EventLog, frame: pl.DataFrame) -> None:

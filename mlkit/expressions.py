@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from .errors import ContractError
+from .errors import ContractError, first_line
 from .events import Stream
 
 # %% auto #0
@@ -120,7 +120,7 @@ def operation(expr: pl.Expr) -> tuple[str, dict[str, Any]]:
 
 _ADDING = ("Plus", "SumHorizontal")
 _ORDERING = ("Lt", "LtEq", "Gt", "GtEq", "MinHorizontal", "MaxHorizontal", "Clip", "IsBetween")
-_KEEPING = ("FillNull", "Coalesce", "Ternary", "Alias")
+_KEEPING = ("FillNull", "Coalesce", "Ternary", "Alias", "Replace", "StringExpr")
 
 
 def check_texts(
@@ -143,12 +143,12 @@ def check_texts(
 
 
 def _is_text(expr: pl.Expr, columns: dict[str, Any]) -> bool:
-    "A column of text, or what is chosen from some."
-    if expr.meta.is_column():
-        return bool(columns.get(expr.meta.output_name()) == pl.String)
-    if expr.meta.is_literal() or operation(expr)[0] not in _KEEPING:
+    "A column of text, or what is chosen from some or made of one by a method of `.str`."
+    if expr.meta.is_literal() or result_type(expr, columns) != pl.String:
         return False
-    return any(_is_text(part, columns) for part in expr.meta.pop())
+    if expr.meta.is_column():
+        return True
+    return operation(expr)[0] in _KEEPING and any(_is_text(p, columns) for p in expr.meta.pop())
 
 # %% ../nbs/01c_expressions.ipynb #1fc90030
 def as_request(
@@ -194,7 +194,7 @@ def row_wise_error(
             try:
                 frame.select(expr)
             except pl.exceptions.PolarsError as e:
-                name, why = expr.meta.output_name(), str(e).splitlines()[0]
+                name, why = expr.meta.output_name(), first_line(e)
                 return ContractError(
                     f"the feature {name!r} fails on these values: {why}. Let it be null where it "
                     "has no value, as .cast(…, strict=False) does."

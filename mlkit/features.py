@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from .aggregates import Aggregate, Feature
-from .errors import ContractError
+from .errors import ContractError, first_line
 from .events import Condition, Stream, window_us
 from .expressions import finite, readable, request_schema, result_type, why_not_row_wise
 from .facts import Fact, GroupBy
@@ -172,7 +172,7 @@ def _checked_type(request: type[Stream], expr: pl.Expr, columns: dict[str, Any])
     try:
         dtype = result_type(expr, columns)
     except pl.exceptions.PolarsError as e:
-        raise ContractError(f"{str(e).splitlines()[0]}.") from None
+        raise ContractError(f"{first_line(e)}.") from None
     if dtype in (pl.Decimal, pl.Int128, pl.UInt128):
         raise ContractError(f"is of type {dtype}, which JSON cannot hold; cast it to pl.Float64.")
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Enum)):

@@ -99,6 +99,14 @@ class Field(Column):
         "The type of a feature that shows a value of this field."
         raise ContractError(f"a {type(self).__name__} is no number, flag or category.")
 
+# %% ../nbs/00a_fields.ipynb #79e6e525
+def _check_bound(bound: Any, places: int) -> None:
+    "Raise `ContractError` for a bound that is no amount of so many places."
+    if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+        raise ContractError(f"Fixed: a bound is a number, not {bound!r}.")
+    if math.isfinite(bound) and round(bound, places) != bound:
+        raise ContractError(f"Fixed: the bound {bound} has more than {places} places.")
+
 # %% ../nbs/00a_fields.ipynb #f964e0b5
 @dataclass(frozen=True)
 class Fixed(Field):
@@ -115,19 +123,13 @@ class Fixed(Field):
         if type(self.places) is not int or not 0 <= self.places <= 9:
             raise ContractError(f"Fixed takes 0 to 9 places, not {self.places!r}.")
         for bound in (self.low, self.high):
-            self._check_bound(bound)
+            _check_bound(bound, self.places)
         if not self.low <= self.high:
             bounds = f"low={self.low} to high={self.high}"
             raise ContractError(f"Fixed: there is no amount from {bounds}.")
         if max(abs(self.low), abs(self.high)) * self.factor > exact.units_limit(self.places):
             bounds = f"bounds {self.low}..{self.high} at {self.places} places"
             raise ContractError(f"{bounds} do not fit a float64 exactly; narrow them.")
-
-    def _check_bound(self, bound: Any) -> None:
-        if isinstance(bound, bool) or not isinstance(bound, (int, float)):
-            raise ContractError(f"Fixed: a bound is a number, not {bound!r}.")
-        if math.isfinite(bound) and round(bound, self.places) != bound:
-            raise ContractError(f"Fixed: the bound {bound} has more than {self.places} places.")
 
     @cached_property
     def factor(self) -> int:

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import polars as pl
 
-from .errors import UserError
+from .columns import flat
+from .errors import UserError, first_line
 from .readers import READERS, SourceError
 from .settings import SettingsError, load_settings
 
 # %% auto #0
-__all__ = ['source_files', 'content_hash', 'source_hash', 'joint_hash', 'memory_need', 'is_passing', 'read_source', 'is_failure']
+__all__ = ['source_files', 'check_file', 'content_hash', 'source_hash', 'joint_hash', 'memory_need', 'is_passing', 'read_source',
+           'is_failure']
 
 # %% ../nbs/02b_files.ipynb #2eb939c8
 def source_files(
@@ -31,7 +33,7 @@ def source_files(
     if not found:
         raise SourceError(f"{source}: no file matches.")
     for path in found:
-        _check_there(path)
+        check_file(path)
     return found
 
 
@@ -42,7 +44,9 @@ def _matches(source: str | Path) -> list[Path]:
     return [Path(source)]
 
 
-def _check_there(path: Path) -> None:
+def check_file(path: Path) -> None:
+    "Refuse what cannot be a source before any of it is read. Raises `SourceError`."
+    _check_name(path)
     if not path.exists():
         raise SourceError(f"{path}: no such file.")
     if path.is_dir():
@@ -50,6 +54,15 @@ def _check_there(path: Path) -> None:
         raise SourceError(f"{path} is a folder; name a file, or a glob such as '{example}'.")
     if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes).")
+
+
+def _check_name(path: Path) -> None:
+    "Refuse a name that readers could not be told."
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise SourceError(f"{shown}: the name is not UTF-8; rename the file.") from None
 
 # %% ../nbs/02b_files.ipynb #92b7b0ce
 def content_hash(
@@ -171,7 +184,7 @@ def memory_need(
 
 
 def _written(column: pl.Series) -> int:
-    "Bytes of a column's texts, once each is written out where it stands."
+    "Bytes of a flat column's texts, once each is written out where it stands."
     if column.dtype == pl.String:
         return int(column.str.len_bytes().cast(pl.Int64).sum())
     if column.dtype == pl.Binary:
@@ -180,10 +193,6 @@ def _written(column: pl.Series) -> int:
         words = column.alias("word").value_counts(name="times")
         lengths = words["word"].cast(pl.String).str.len_bytes()
         return int((lengths.cast(pl.Int64) * words["times"]).sum())
-    if isinstance(column.dtype, pl.Struct):
-        return sum(map(_written, column.struct.unnest()))
-    if isinstance(column.dtype, (pl.List, pl.Array)):
-        return _written(column.explode())
     return 0
 
 
@@ -220,7 +229,7 @@ def read_source(
 ) -> pl.DataFrame:  # with the types that the file has
     "Read one file. Raises `SourceError` where it cannot be read whole."
     kind = path.suffix.lower()
-    _check_name(path)
+    check_file(path)
     if kind not in READERS:
         found = kind or "without an ending"
         advice = "give .parquet, .csv or .jsonl."
@@ -230,27 +239,17 @@ def read_source(
         place = path.absolute()  # to readers, `~/may.csv` and `s3:/may.csv` are other places
         _check_need(place, memory_need(place))
         frame = READERS[kind](place)
-        _check_need(place, sum(map(_written, frame)))
+        _check_need(place, sum(_written(part) for column in frame for part in flat(column)))
     except UserError:
         raise
     except BaseException as e:
         if is_passing(e) or not is_failure(e):
             raise
-        first = (str(e).splitlines() or [type(e).__name__])[0]
-        damaged = f"cannot be read; is it truncated or damaged? ({first})"
+        damaged = f"cannot be read; is it truncated or damaged? ({first_line(e)})"
         raise SourceError(f"{path} {damaged}") from e
     if frame.is_empty():
         raise SourceError(f"{path} has no rows.")
     return frame
-
-
-def _check_name(path: Path) -> None:
-    "Refuse a name that readers could not be told."
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise SourceError(f"{shown}: the name is not UTF-8; rename the file.") from None
 
 
 def is_failure(e: BaseException) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from .columns import json_as_text
-from .errors import ContractError, listed
+from .columns import plain_texts
+from .errors import ContractError, first_line, listed
 from .events import Stream, check
 from .expressions import check_texts, why_not_row_wise
 from .fields import Field, Fixed, Time
@@ -69,15 +69,31 @@ class SourceFormat:
 
     def misfit(self, columns: list[str]) -> list[str]:
         "What keeps a file from being of this format; empty when it fits."
+        wrong = self._wrong(columns)
+        return [f"{_columns(names)} {what}" for what, names in wrong.items() if names]
+
+    def _wrong(self, columns: list[str]) -> dict[str, list[str]]:
         known = {*self.inputs, *self.ignore}
         missing = [c for c in self.inputs if c not in columns and not self._dispensable(c)]
-        unknown = [c for c in columns if c not in known]
-        wrong = dict(missing=missing, unknown=unknown)
-        return [f"{_columns(names)} {what}" for what, names in wrong.items() if names]
+        return dict(missing=missing, unknown=[c for c in columns if c not in known])
+
+    def distance(self, columns: list[str]) -> int:
+        "How many columns keep a file from being of this format."
+        return sum(map(len, self._wrong(columns).values()))
+
+    @cached_property
+    def meaning(self) -> tuple[Any, ...]:
+        "What it makes of a file; two formats of one meaning make the same of it."
+        parts = {s.name: _texts(e) for s, e in self.derive.items()}
+        return self.main, dict(self.columns), _texts(self.compute), parts
 
     def _dispensable(self, column: str) -> bool:
         name = self.columns.get(column, "")
         return self.lenient and name in self.row.fields and self.row.fields[name].optional
+
+
+def _texts(expressions: _Expressions) -> dict[str, str]:
+    return {name: str(e) for name, e in expressions.items()}
 
 
 def _columns(names: list[str]) -> str:
@@ -161,7 +177,7 @@ def _misfit(f: Field, expression: Any, frame: pl.DataFrame) -> str:
     try:
         given = frame.select(x=expression).schema["x"]
     except pl.exceptions.PolarsError as e:
-        return str(e).splitlines()[0]
+        return first_line(e)
     if not _compatible(f, given):
         return f"{_kind(given)} is no {type(f).__name__}"
     return ""
@@ -195,8 +211,13 @@ def row_number(
 def number(
     column: str,  # of numbers, or of their text
 ) -> pl.Expr:  # Float64
-    "For `compute`: the float nearest to each value; missing where it is no number."
-    return pl.col(column).cast(pl.Float64, strict=False)
+    "For `compute`: the float nearest to each value; NaN where it is no number, so refused."
+    return _floats(pl.col(column))
+
+
+def _floats(given: pl.Expr) -> pl.Expr:
+    nearest = given.cast(pl.Float64, strict=False)
+    return pl.when(nearest.is_null() & given.is_not_null()).then(float("nan")).otherwise(nearest)
 
 
 def decimal(
@@ -208,7 +229,7 @@ def decimal(
     `amount=decimal("price", 2)` takes 85.64999999999999 as 85.65, and 85.655 as it is.
     """
     given = pl.col(column) if isinstance(column, str) else column
-    value = given.cast(pl.Float64, strict=False)
+    value = _floats(given)
     rounded = value.round(places)
     beside = (value - rounded).abs() <= value.abs() * 2**-48  # some last bits
     return pl.when(beside).then(rounded).otherwise(value)
@@ -229,21 +250,21 @@ def find_format(
     "The format a file is of. Raises `ContractError` saying what keeps it from the nearest one."
     if not formats:
         raise ContractError(f"{path}: the use case has no SourceFormat, so no file can be read.")
-    fitting = {f.main: f.name for f in reversed(formats) if not f.misfit(columns)}
-    if len(fitting) > 1:
-        names = " and ".join(repr(name) for name in sorted(fitting.values()))
+    fitting = [f for f in formats if not f.misfit(columns)]
+    if any(f.meaning != fitting[0].meaning for f in fitting):
+        names = " and ".join(sorted(repr(f.name) for f in fitting))
         raise ContractError(
             f"{path} fits several formats, {names}, which make different events of it; "
             "give one of them a column that the other has not."
         )
-    nearest = min(formats, key=lambda f: len(f.misfit(columns)))
-    wrong = nearest.misfit(columns)
-    if wrong:
-        raise ContractError(
-            f"{path} fits no known format. Nearest is {nearest.name!r}, but {'; '.join(wrong)}. "
-            "Change the file, or add a SourceFormat to the use case's notebook."
-        )
-    return nearest
+    if fitting:
+        return fitting[0]
+    nearest = min(formats, key=lambda f: f.distance(columns))
+    wrong = "; ".join(nearest.misfit(columns))
+    raise ContractError(
+        f"{path} fits no known format. Nearest is {nearest.name!r}, but {wrong}. "
+        "Change the file, or add a SourceFormat to the use case's notebook."
+    )
 
 # %% ../nbs/02c_formats.ipynb #cc3c5bfe
 Frames = dict[type[Stream], pl.DataFrame]
@@ -279,7 +300,7 @@ def _computing(fmt: SourceFormat, columns: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, ContractError) as e:
-        names, problem = ", ".join(columns), str(e).splitlines()[0]
+        names, problem = ", ".join(columns), first_line(e)
         raise ContractError(
             f"source format {fmt.name!r}: {names} cannot be computed from this file: {problem}"
         ) from e
@@ -289,7 +310,7 @@ def _named(fmt: SourceFormat, raw: pl.DataFrame) -> pl.DataFrame:
     "The row's fields, as the file gives them. Raises `ContractError`."
     mapped = {name: raw[c] for c, name in fmt.columns.items() if c in raw.columns}
     numbered = raw.with_row_index(_ROW, offset=1)
-    plain = json_as_text(numbered)
+    plain = plain_texts(numbered)
     with _computing(fmt, fmt.compute):
         for expression in fmt.compute.values():
             check_texts(expression, dict(plain.schema))

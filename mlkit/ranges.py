@@ -19,10 +19,10 @@ __all__ = ['Range', 'COUNTS', 'check_range', 'check_values']
 # %% ../nbs/01d_ranges.ipynb #3d9c4c76
 Range = tuple[int, int]  # the smallest and the largest whole number
 COUNTS: Range = (0, 2**40)  # of an aggregate that counts
-_EXTRACTED: Range = (-(2**62), 2**62)  # of what else is read off a time or a text
+_EXTRACTED: Range = (-(2**62), 2**62)  # of what else is read off a moment
 
 _SIGNED = {8: pl.Int8, 16: pl.Int16, 32: pl.Int32, 64: pl.Int64, 128: pl.Int128}
-_UNSIGNED = {8: pl.UInt8, 16: pl.UInt16, 32: pl.UInt32, 64: pl.UInt64}
+_UNSIGNED = {8: pl.UInt8, 16: pl.UInt16, 32: pl.UInt32, 64: pl.UInt64, 128: pl.UInt128}
 _BOUNDS: dict[Any, Range] = {pl.Boolean: (0, 1)}
 _BOUNDS |= {dtype: (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n, dtype in _SIGNED.items()}
 _BOUNDS |= {dtype: (0, 2**n - 1) for n, dtype in _UNSIGNED.items()}
@@ -81,18 +81,15 @@ _OPERATIONS |= dict.fromkeys(["Clip", "Round", "Floor", "Ceil", "Ternary", "Alia
 _IN_TYPE = ("And", "Or", "Xor", "Replace", "ReplaceStrict", "Hash", "Sign")  # whatever they do
 
 
-_READ: dict[str, Range] = dict(Quarter=(1, 4), Month=(1, 12), Week=(1, 53), WeekDay=(1, 7))
+# of what makes whole numbers of what is none, or chooses one; None: all that its type holds
+_READ: dict[str, Range | None] = dict(Quarter=(1, 4), Month=(1, 12), Week=(1, 53), WeekDay=(1, 7))
 _READ |= dict(Day=(1, 31), OrdinalDay=(1, 366), Hour=(0, 23), Minute=(0, 59), Second=(0, 59))
 _READ |= dict.fromkeys(["LenBytes", "LenChars", "CountMatches", "Find", "Length"], (0, 2**31))
-_READING = {"Cast", "Hash", "ToPhysical", "ReplaceStrict", "TemporalExpr", "StringExpr"}
+_READ |= dict.fromkeys(["Cast", "Hash", "ToPhysical", "ReplaceStrict", "StringExpr"], None)
+_READ |= dict.fromkeys(["FieldByName", "Get", "Min", "Max", "ArgMin", "ArgMax", "Size"], None)
+_READ |= dict(TemporalExpr=_EXTRACTED, ToInteger=None)
 _MOVING = {"Plus", "Minus", "TemporalExpr", "StringExpr", "MaxHorizontal", "MinHorizontal"}
-_MOVING |= {
-    "Ternary",
-    "Alias",
-    "FillNull",
-    "Coalesce",
-    "Replace",
-}  # of moments, that none overflows
+_MOVING |= {"Ternary", "Alias", "FillNull", "Coalesce", "Replace"}  # of moments: none overflows
 _ARITHMETIC = {"Plus", "Minus", "Multiply", "FloorDivide", "Modulus", "TrueDivide", "Negate"}
 
 
@@ -106,30 +103,42 @@ def _function(expr: pl.Expr) -> str:
     return next(iter(inner)) if isinstance(inner, dict) else str(inner)
 
 
-def _reads_numbers(expr: pl.Expr) -> bool:
-    "Does it make whole numbers of what is none, without an overflow?"
+def _word(expr: pl.Expr) -> str:
+    "Under which `_READ` has an operation; empty where it has none."
     name, node = operation(expr)
-    if name == "Cast":
-        return bool(node["options"] != "Overflowing")
-    return name in _READING or _function(expr) in _READ
+    if name == "Cast" and node["options"] == "Overflowing":
+        return ""
+    function = _function(expr)
+    return function if function in _READ else name if name in _READ else ""
 
 
-def _is_uncertain(expr: pl.Expr, dtype: pl.DataType, columns: dict[str, Any]) -> bool:
+def _is_uncertain(
+    expr: pl.Expr, dtype: pl.DataType, parts: list[Range], columns: dict[str, Any]
+) -> bool:
     "Moments that are reckoned with as numbers, and sums of lists: nothing is known of these."
-    name, _ = operation(expr)
+    name, function = operation(expr)[0], _function(expr)
     if dtype.is_nested():
         return name in _ARITHMETIC
     if not dtype.is_temporal() or not expr.meta.root_names():
         return False
-    if name == "Cast":
+    if name == "Cast" or function == "CastTimeUnit":
         (part,) = expr.meta.pop()
-        given = result_type(part, columns)
-        return given not in (pl.String, pl.Date) and _unit(given) != _unit(dtype)
-    return name not in _MOVING or _function(expr) in ("Duration", "CastTimeUnit")
+        return _is_far(result_type(part, columns), dtype, parts)
+    return name not in _MOVING or function == "Duration"
 
 
-def _unit(dtype: Any) -> str:
-    return str(getattr(dtype, "time_unit", "none" if dtype.is_temporal() else dtype))
+_UNITS = dict(ns=1, us=10**3, ms=10**6)  # nanoseconds in one
+
+
+def _is_far(given: Any, dtype: Any, parts: list[Range]) -> bool:
+    "May what is cast to a moment be one that 64 bits of nanoseconds cannot say?"
+    if given == pl.String or given == pl.Date or (given.is_temporal() and dtype == pl.Date):
+        return False
+    if not isinstance(dtype, (pl.Datetime, pl.Duration)):
+        return True
+    if given.is_integer():
+        return _largest(parts[0]) * _UNITS[dtype.time_unit] >= 2**63
+    return given.is_float() or _UNITS[given.time_unit] > _UNITS[dtype.time_unit]
 
 
 class _Wraps(Exception):
@@ -158,9 +167,7 @@ def _types(known: Mapping[str, Range]) -> _Start:
     def start(expr: pl.Expr, whole: Range) -> Range:
         if expr.meta.is_column():
             return known.get(expr.meta.output_name(), whole)
-        if operation(expr)[0] in ("Cast", "Hash", "ReplaceStrict"):
-            return whole
-        return _within(_READ.get(_function(expr), _EXTRACTED), whole)
+        return _within(_READ[_word(expr)] or whole, whole)
 
     return start
 
@@ -171,17 +178,17 @@ def _range(expr: pl.Expr, columns: dict[str, Any], start: _Start) -> Range | Non
     found = [] if leaf else [_range(p, columns, start) for p in reversed(expr.meta.pop())]
     parts = [part for part in found if part is not None]
     dtype = result_type(expr, columns)
-    if not leaf and _is_uncertain(expr, dtype, columns):
+    if not leaf and _is_uncertain(expr, dtype, parts, columns):
         raise _Wraps(str(expr), dtype)
     whole = _BOUNDS.get(dtype)
     if whole is None or (dtype == pl.Boolean and not leaf):
         return whole
     if expr.meta.is_literal():
         return _CONSTANT(expr, whole)
-    if not parts and not expr.meta.is_column() and not _reads_numbers(expr):
-        raise _Wraps(str(expr), dtype)
-    if not parts:
+    if expr.meta.is_column() or _function(expr) in _READ or (_word(expr) and not parts):
         return start(expr, whole)
+    if not parts:
+        raise _Wraps(str(expr), dtype)
     made = _made(expr, parts, whole)
     if not expr.meta.root_names():
         whole = _CONSTANT(expr, whole)  # Polars may choose a smaller type for what is constant
@@ -213,9 +220,12 @@ def _checked(expr: pl.Expr, columns: dict[str, Any], start: _Start) -> Range | N
     except _Wraps as e:
         part, dtype = e.args
         wide = "pl.Float64" if dtype in (pl.Int64, pl.UInt64) else "pl.Int64"
+        advice = f"cast its parts to {wide} first"
+        if dtype.is_temporal():
+            advice = "take numbers off its moments first, as .dt.epoch('us') does"
         raise ContractError(
             f"{part} may not fit into its type, {dtype}, and would overflow without an error; "
-            f"cast its parts to {wide} first."
+            f"{advice}."
         ) from None
 
 

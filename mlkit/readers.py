@@ -9,6 +9,7 @@ import csv
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from .columns import JSONError, json_frame, parse_json
+from .columns import JSONError, flat, json_frame, parse_json
 from .errors import UserError, repeated
 
 # %% auto #0
@@ -27,14 +28,18 @@ class SourceError(UserError, ValueError):
     "A source cannot be read; nothing was ingested from it."
 
 # %% ../nbs/02a_readers.ipynb #76a7c151
+_ROW = 8 << 20  # bytes, at most
+
+
 def read_csv(path: Path) -> pl.DataFrame:  # of text
     "A CSV with a header, in UTF-8. Raises `SourceError` where a row does not fit it."
+    from pyarrow import ArrowInvalid, large_string
     from pyarrow import csv as arrow
-    from pyarrow import large_string
 
     names = _header(path)
     _check_quotes(path)
     one = len(names) == 1  # an empty line is a missing value there
+    read = arrow.ReadOptions(block_size=_ROW)
     parse = arrow.ParseOptions(newlines_in_values=True, ignore_empty_lines=not one)
     convert = arrow.ConvertOptions(
         column_types=dict.fromkeys(names, large_string()),
@@ -42,7 +47,12 @@ def read_csv(path: Path) -> pl.DataFrame:  # of text
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    table = arrow.read_csv(path, parse_options=parse, convert_options=convert)
+    try:
+        table = arrow.read_csv(path, read, parse, convert)
+    except ArrowInvalid as e:
+        if "straddling" not in str(e):
+            raise
+        raise SourceError(f"{path}: a row is longer than {_ROW >> 20} MB.") from e
     if table.column_names != names:
         raise SourceError(f"{path}: the header {', '.join(names)} can be read in two ways.")
     return pl.DataFrame(table)
@@ -146,21 +156,24 @@ def read_parquet(path: Path) -> pl.DataFrame:
         finer = _arrow_frame(path, columns=old)
         frame = frame.with_columns(_whole(path, frame[name], finer[name]) for name in old)
     dates = [column.name for column in schema if types.is_date(column.type)]
-    return frame.with_columns(pl.col(dates).cast(pl.Date))  # those of 64 bits are read as moments
+    # those of 64 bits are read as moments
+    return frame.with_columns(frame[name].cast(pl.Date) for name in dates)
 
 
 def _check_pages(path: Path) -> None:
     "Read all pages that have a checksum against it; Polars does not. Raises `OSError`."
-    from pyarrow import parquet
+    from pyarrow import ArrowInvalid, ArrowNotImplementedError, parquet
 
-    footer = parquet.read_metadata(path)
-    leaves = map(footer.schema.column, range(len(footer.schema)))
+    schema = parquet.read_metadata(path).schema
+    leaves = [schema.column(i) for i in range(len(schema))]
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]  # each text once
     file = parquet.ParquetFile(path, page_checksum_verification=True, read_dictionary=texts)
-    for _ in file.iter_batches():
-        pass
+    for leaf in leaves:
+        with suppress(ArrowInvalid, ArrowNotImplementedError):  # what Arrow cannot put together
+            for _ in file.iter_batches(columns=[leaf.path]):
+                pass
 
-
+# %% ../nbs/02a_readers.ipynb #485d4bf7
 def _zones(schema: Any) -> list[str]:
     "That moments of an Arrow schema are written in."
     return [column.type.tz for column in schema if getattr(column.type, "tz", None)]
@@ -207,16 +220,21 @@ def _is_text(given: Any) -> bool:
 
 def _whole(path: Path, micro: pl.Series, nano: pl.Series) -> pl.Series:
     "Moments in the unit that holds all of them; nanoseconds of a far year have wrapped around."
-    if micro.dtype == nano.dtype or micro.dtype.is_nested():
+    if _equal(micro, nano):
         return micro
-    if (micro.to_physical() * 1000).equals(nano.to_physical()):
-        return micro
-    if micro.dt.year().is_between(1678, 2261).all():
+    if not micro.dtype.is_nested() and micro.dt.year().is_between(1678, 2261).all():
         return nano
     raise SourceError(
-        f"{path}: {micro.name} holds moments beyond the years 1678 to 2261 beside parts of a "
-        "microsecond, and no type holds both; write it as timestamps in microseconds."
+        f"{path}: {micro.name} holds moments beyond the years 1678 to 2261, or nested ones, with "
+        "parts of a microsecond, and no type holds these; write it as timestamps in microseconds."
     )
+
+
+def _equal(micro: pl.Series, nano: pl.Series) -> bool:
+    "Do both say the same, but for what has wrapped around?"
+    pairs = zip(flat(micro), flat(nano), strict=True)
+    moments = ((a.to_physical(), b.to_physical()) for a, b in pairs if a.dtype != b.dtype)
+    return all((a * 1000).equals(b) for a, b in moments)
 
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {

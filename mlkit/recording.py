@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .metrics import TITLES
 from .modelfiles import save_model
 from .recipes import Backtest
@@ -71,8 +71,8 @@ def _figures(record: Backtest) -> str:
 
 # %% ../nbs/07a_recording.ipynb #dc7a1b13
 _ADVICE = {  # part of the database's own message -> what to do
-    "locked": "Another program holds the database; wait for it and repeat the command.",
-    "full": "Free space, then run the same command again.",
+    "is locked": "Another program holds the database; wait for it and repeat the command.",
+    "is full": "Free space, then run the same command again.",
     "readonly": "Run it as the owner, or let the owner change the permissions.",
     "": "Mend the database, or put a copy of it back.",
 }
@@ -80,9 +80,9 @@ _ADVICE = {  # part of the database's own message -> what to do
 
 def database_problem(error: Exception) -> str:
     "Why MLflow's database cannot be used, and what to do."
-    first_line = str(error).partition("\n")[0]
-    advice = next(advice for part, advice in _ADVICE.items() if part in first_line)
-    return f"{first_line}. {advice}"
+    problem = first_line(error)
+    advice = next(advice for part, advice in _ADVICE.items() if part in problem)
+    return f"{problem.rstrip('.')}. {advice}"
 
 # %% ../nbs/07a_recording.ipynb #6ff46ff6
 class TrackingError(UserError, RuntimeError):
@@ -182,16 +182,18 @@ def record(
     about = dict(recipe=asdict(trained.recipe), lineage=lineage, rows=trained.rows)
     trained.model.about = about
     digest = save_model(trained.model, folder)
+    parameters, metrics = _parameters(trained, lineage, digest), _metrics(trained)
+    card, trials = model_card(trained, lineage), json.dumps(trained.trials, indent=1)
     try:
         client = mlflow_client(tracking_uri)
         run = _begin_run(client, trained, tracking_uri, experiment, lineage)
-        for key, value in _parameters(trained, lineage, digest).items():
+        for key, value in parameters.items():
             client.log_param(run, key, value)
-        for key, value in _metrics(trained).items():
+        for key, value in metrics.items():
             client.log_metric(run, key, value)
         client.log_artifacts(run, str(folder), "model")
-        client.log_text(run, json.dumps(trained.trials, indent=1), "trials.json")
-        client.log_text(run, model_card(trained, lineage), "model_card.md")
+        client.log_text(run, trials, "trials.json")
+        client.log_text(run, card, "model_card.md")
         for path in pictures:
             client.log_artifact(run, str(path), "pictures")
         client.set_terminated(run)

@@ -92,6 +92,15 @@ class Settings(BaseSettings):
         rest = name.removeprefix(_BUNDLED)
         return name if "." in rest else rest
 
+    @field_validator("root", "home", "runs")
+    @classmethod
+    def _of_user(cls, path: Path) -> Path:
+        "`~` is the home folder in a file and in a variable too, as it is in a shell."
+        try:
+            return path.expanduser()
+        except RuntimeError as e:
+            raise ValueError(f"{e}; write the folder out") from None
+
     @property
     def workspaces(self) -> Path:
         "The folder of the use case's workspaces; no use case looks into another's."
@@ -187,6 +196,15 @@ def _explain(
     return "\n".join(lines)
 
 # %% ../nbs/00_settings.ipynb #f103a1d6
+def _check_variables() -> None:
+    "Raise where a variable's name is a key's but for a slip."
+    keys = {f"MLKIT_{key.upper()}" for key in Settings.model_fields}
+    for name in os.environ:
+        near = difflib.get_close_matches(name, keys, 1, cutoff=0.9)
+        if near and name not in keys:
+            raise SettingsError(f"{name} is set, and is no setting; did you mean {near[0]}?")
+
+
 def _check_secrets(
     values: dict[str, Any],  # as the file has them
     ini: Path | None,
@@ -228,6 +246,7 @@ def load_settings(
         read = Settings(**{"root": base, **values, **overrides})
     except ValidationError as e:
         raise SettingsError(_explain(e, str(ini or "defaults"))) from None
+    _check_variables()
     _check_secrets(values, ini)
     _check_reach(read)
     root = (base / read.root).resolve()

@@ -19,7 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Protocol
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .etl import Batch, file_batch
 from .events import Stream
 from .files import is_failure, is_passing
@@ -119,6 +119,15 @@ def _look(entry: os.DirEntry[str]) -> _Dropped | None:
     kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
     return _Dropped(entry.name, problem=f"it is {kind}")
 
+
+_CLOCK = 60.0  # seconds by which a file may seem to be from the future
+
+
+def _settled(changed: float, settle: float) -> bool:
+    "Has a file been left alone? One from the future has been: the clock was set back."
+    age = time.time() - changed
+    return age >= settle or age < -_CLOCK
+
 # %% ../nbs/05a_sources.ipynb #1e3b944b
 def _being_written(file: int) -> bool:
     "Has any process a file open for writing, as far as can be known?"
@@ -208,13 +217,9 @@ def _reason(e: BaseException) -> str:
     "Why a file cannot be used, in a line."
     if isinstance(e, UserError):
         return _printable(str(e))
-    first = (str(e).splitlines() or [""])[0]
-    return _printable(f"it cannot be used: {type(e).__name__}: {first}")
+    return _printable(f"it cannot be used: {type(e).__name__}: {first_line(e)}")
 
 # %% ../nbs/05a_sources.ipynb #c1cfc85d
-_CLOCK = 60.0  # seconds by which a file may seem to be from the future
-
-
 class _Inbox(_Notices):
     "A folder that files are dropped in, and the claims on them."
 
@@ -225,11 +230,6 @@ class _Inbox(_Notices):
         self._stuck: dict[str, float] = {}  # files that cannot be moved, and since when they are so
         for folder in _FATES:
             (self.inbox / folder).mkdir(parents=True, exist_ok=True)
-
-    def _settled(self, changed: float) -> bool:
-        "Has a file been left alone? One from the future has been: the clock was set back."
-        age = time.time() - changed
-        return age >= self.settle or age < -_CLOCK
 
     def _take(self, path: Path) -> Batch | None:
         "Claim a file and read it; None where that cannot be."
@@ -302,7 +302,7 @@ class _Inbox(_Notices):
         if found.problem:
             self._leave(found.name, found.problem)
             return False
-        return self._settled(found.changed) and self._stuck.get(found.name) != found.changed
+        return _settled(found.changed, self.settle) and self._stuck.get(found.name) != found.changed
 
 # %% ../nbs/05a_sources.ipynb #82af0673
 class FolderSource(_Inbox):
@@ -352,7 +352,7 @@ class FolderSource(_Inbox):
     def lag(self) -> Lag:
         "The files in the folder."
         changes = [found.changed for found in _dropped(self.inbox) if not found.problem]
-        unsettled = sum(not self._settled(at) for at in changes)
+        unsettled = sum(not _settled(at, self.settle) for at in changes)
         return Lag(len(changes), min(changes, default=None), unsettled)
 
     def close(self) -> None:

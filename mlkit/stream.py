@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from .errors import first_line
 from .etl import Batch, Landed, Logs, land, tidy_logs
 from .events import Stream
 from .files import is_failure, is_passing
@@ -232,8 +233,7 @@ class Consumer:
         except BaseException as e:
             if isinstance(e, _TRANSIENT) or not is_failure(e):
                 raise
-            first = (str(e).splitlines() or [""])[0]
-            reason = f"it cannot land: {type(e).__name__}: {first}"
+            reason = f"it cannot land: {type(e).__name__}: {first_line(e)}"
             if is_passing(e):
                 raise StreamError(reason) from e
             instead = source.refuse(batch, reason)
@@ -319,7 +319,7 @@ def run(
                 raise
             pause = min(30.0, 2 * pause or 0.5)
             consumer.stats.errors += 1
-            display.say(f"{e}\nTrying again in {pause:g} s; nothing is lost meanwhile.")
+            display.say(f"{e} Trying again in {pause:g} s; nothing is lost meanwhile.")
             consumer.stop.wait(pause)
             continue
         if pause:

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import os
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .settings import WORKSPACE, Settings, SettingsError
@@ -79,7 +82,7 @@ class Workspace:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another command's, as it may be
         except OSError as e:
             raise SettingsError(
                 f"cannot write to the data folder {self.path}: {e.strerror}. "
@@ -92,26 +95,39 @@ def identity(
     folder: Path | str,  # of a workspace
 ) -> str:  # the name it was made under, and what tells it from others of that name
     "What a workspace is called where others are. Raises `SettingsError`."
-    note, here = Path(folder) / "identity", str(Path(folder).resolve())
+    here = Path(folder).resolve()
     try:
-        with open(note, "a+", encoding="utf-8") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            word, place = _noted(note)
-            if not word or (place != here and _noted(Path(place) / "identity")[0] == word):
-                word = f"{Path(here).name}-{secrets.token_hex(6)}"
-            f.truncate(0)
-            f.write(f"{word}\n{here}\n")
+        with _locked(here):
+            word, place = noted = _noted(here)
+            if not word or (place != str(here) and _noted(Path(place))[0] == word):
+                word = f"{here.name}-{secrets.token_hex(6)}"
+            if (word, str(here)) != noted:
+                replace_text(here / _NOTE, json.dumps([word, str(here)]))
     except OSError as e:
-        raise SettingsError(f"{note} cannot be written: {e.strerror}.") from e
+        raise SettingsError(f"{here / _NOTE} cannot be written: {e.strerror}.") from e
     return word
 
 
-def _noted(note: Path) -> tuple[str, str]:
-    "The word in a note, and the folder that it was written for."
+_NOTE = "identity.json"
+
+
+def _noted(folder: Path) -> tuple[str, str]:
+    "The word that a folder's note has, and the folder that it was written for."
     with suppress(OSError, ValueError):
-        word, place = note.read_text(encoding="utf-8").splitlines()
+        word, place = json.loads((folder / _NOTE).read_bytes())
         return word, place
     return "", ""
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    "One at a time; without a file for it."
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 # %% ../nbs/00b_workspaces.ipynb #ca933621
 class NoWorkspaceError(SettingsError):

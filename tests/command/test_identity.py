@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from mlkit.settings import load_settings
 from mlkit.steps import PipelineError, Step
 from mlkit.storage import DamagedError
 from mlkit.usecase import load_usecase
-from mlkit.workspaces import Workspace, activate
+from mlkit.workspaces import Workspace, activate, identity
 
 FRAUD = load_usecase("fraud")
 
@@ -99,6 +102,28 @@ def test_the_next_cut_is_the_moment_at_which_the_served_period_ended(settings, t
 
 
 # %% Records
+
+
+@pytest.mark.parametrize("name", [b"a b", "ä\x0b\u2028b".encode(), b"a\xffb"])
+def test_an_identity_is_kept_in_a_folder_of_any_name(tmp_path, name):
+    "Asked for again, after a move, and on a disk that is full."
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    word = identity(folder)
+    assert identity(folder) == word
+    folder.rename(tmp_path / "moved")
+    program = (
+        "import resource, sys; from mlkit.workspaces import identity; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); identity(sys.argv[1])"
+    )
+    full = subprocess.run([sys.executable, "-c", program, str(tmp_path / "moved")], check=False)
+    assert full.returncode
+    assert identity(tmp_path / "moved") == word
+
+
+def test_two_commands_make_one_workspace(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: Workspace(tmp_path, "live").create(), range(400)))
 
 
 def steps_in(folder: Path) -> Path:

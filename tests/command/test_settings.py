@@ -35,6 +35,31 @@ def test_a_use_case_has_one_name(tmp_path, written, name):
     assert settings.workspaces == tmp_path / "data" / name
 
 
+def test_a_slip_in_a_variable_is_refused(tmp_path, monkeypatch):
+    "It would be ignored otherwise, and another workspace be written to."
+    monkeypatch.setenv("MLKIT_WORKSPCE", "live")
+    with pytest.raises(SettingsError, match="did you mean MLKIT_WORKSPACE"):
+        load_settings(project(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["ACTOR", "DEBUG", "PROGRESS", "RELEASE", "MOTO_SERVER"])
+def test_variables_that_are_no_settings_are_left_alone(tmp_path, monkeypatch, other):
+    monkeypatch.setenv(f"MLKIT_{other}", "1")
+    assert load_settings(project(tmp_path)).port == 3000
+
+
+def test_a_folder_may_be_written_from_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setenv("MLKIT_HOME", "~/data")
+    settings = load_settings(project(tmp_path, "runs = ~/runs"))
+    assert settings.home == tmp_path / "me" / "data" and settings.runs == tmp_path / "me" / "runs"
+
+
+def test_a_home_folder_of_nobody(tmp_path):
+    with pytest.raises(SettingsError, match="write the folder out"):
+        load_settings(project(tmp_path, "home = ~nobody-of-this-name/data"))
+
+
 def test_the_environment_wins(tmp_path, monkeypatch):
     monkeypatch.setenv("MLKIT_USECASE", "shop.bookings")
     assert load_settings(project(tmp_path, "usecase = fraud")).usecase == "shop.bookings"

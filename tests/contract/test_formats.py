@@ -12,7 +12,15 @@ from mlkit.etl import Logs, ingest
 from mlkit.eventlog import scan
 from mlkit.events import Stream
 from mlkit.fields import Category, Fixed, Flag, Key, Text, Time
-from mlkit.formats import SourceFormat, find_format, midnight_utc, row_number, to_events
+from mlkit.formats import (
+    SourceFormat,
+    decimal,
+    find_format,
+    midnight_utc,
+    number,
+    row_number,
+    to_events,
+)
 
 
 class Order(Stream):
@@ -205,6 +213,44 @@ def test_what_cannot_be_derived_from_a_file_is_named():
 def test_columns_of_expressions_belong_to_the_format():
     assert booked().misfit(["day", "who"]) == []
     assert booked().misfit(["who", "x"]) == ["column 'day' is missing", "column 'x' is unknown"]
+
+
+def test_the_nearest_format_is_that_with_the_fewest_wrong_columns():
+    "However few sentences the wrong ones take."
+    parcel = type("Parcel", (Stream,), dict(box=Key(), x=Key(), y=Key()))
+    formats = [SourceFormat(s.name, s, {n: n for n in s.fields}) for s in (parcel, Order)]
+    with pytest.raises(UserError, match="Nearest is 'order', but column 'price' is missing"):
+        find_format(formats, ["event_id", "event_time", "buyer", "price_", "note"])
+
+
+@pytest.mark.parametrize("other, same", [(pl.col("eur") / 100, False), (pl.col("eur"), True)])
+def test_two_formats_of_one_stream_make_the_same_or_neither(other, same):
+    columns = dict(id="event_id", at="event_time", who="buyer")
+    cents, euros = (
+        SourceFormat(name, Order, columns, compute=dict(price=price), lenient=True)
+        for name, price in (("euros", pl.col("eur")), ("cents", other))
+    )
+    named = ["id", "at", "who", "eur"]
+    if same:
+        assert find_format([euros, cents], named) is euros
+        return
+    with pytest.raises(UserError, match="several formats, 'cents' and 'euros'"):
+        find_format([euros, cents], named)
+
+
+@pytest.mark.parametrize("make", [number, lambda column: decimal(column, 2)])
+def test_what_is_no_number_is_refused_and_not_missing(make):
+    "Optional or not: 12,50 is no amount, and is not none either."
+
+    class Tip(Stream):
+        tip = Fixed(optional=True)
+
+    columns = dict(id="event_id", at="event_time")
+    fmt = SourceFormat("tips", Tip, columns, compute=dict(tip=make("given")))
+    given = pl.DataFrame(dict(id=["a", "b", "c"], at=["2025-03-01T10:00:00Z"] * 3))
+    events, refused = to_events(fmt, given.with_columns(given=pl.Series(["12,50", "1.5", None])))
+    assert events[Tip]["tip"].to_list() == [150, None]
+    assert refused[Tip]["reason"].to_list() == ["tip: not a fixed with 2 decimals"]
 
 
 def test_without_a_format_no_file_can_be_read():

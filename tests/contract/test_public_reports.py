@@ -164,7 +164,7 @@ def test_moments_that_no_type_holds_are_refused(tmp_path: Path, monkeypatch: Any
         return pa.concat_tables([read(far, **options), read(fine, **options)])
 
     monkeypatch.setattr(parquet, "read_table", both)
-    with pytest.raises(SourceError, match="no type holds both"):
+    with pytest.raises(SourceError, match="no type holds these"):
         file_batch(fine, [NOTES])
 
 

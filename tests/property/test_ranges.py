@@ -114,7 +114,7 @@ def test_what_is_accepted_does_not_wrap(pair):
 
 HOUR = pl.col("event_time").dt.hour()
 SINCE = pl.col("event_time") - pl.col("event_time").dt.truncate("1y")
-MOMENTS = {"event_time": pl.Datetime("us", "UTC"), "text": pl.String, **COLUMNS}
+MOMENTS = {"event_time": pl.Datetime("us", "UTC"), "text": pl.String, "huge": pl.UInt128, **COLUMNS}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,18 @@ MOMENTS = {"event_time": pl.Datetime("us", "UTC"), "text": pl.String, **COLUMNS}
         (pl.col("key").cast(pl.Duration("ms")).dt.total_nanoseconds(), False),
         (pl.col("event_time").cast(pl.Int32, wrap_numerical=True), False),
         ((pl.col("key") * 1e3).cast(pl.Int16, wrap_numerical=True), False),
+        (pl.concat_list("key", "key").list.get(0), True),
+        (pl.concat_list("key", "key").list.get(0) + 1, False),
+        (pl.concat_list("tiny", "tiny").list.max().cast(pl.Int64) + 1, True),
+        (pl.struct(p="key").struct.field("p"), True),
+        (pl.col("text").str.to_integer(strict=False), True),
+        (pl.col("text").str.to_integer(strict=False) + 1, False),
+        (pl.from_epoch("short", "s") > pl.col("event_time"), True),
+        (pl.from_epoch("key", "s") > pl.col("event_time"), False),
+        (pl.col("event_time").dt.cast_time_unit("ms") > pl.col("event_time"), True),
+        (pl.col("event_time").dt.cast_time_unit("ns") > pl.col("event_time"), False),
+        (pl.col("event_time").cast(pl.Date) > pl.date(2025, 3, 1), True),
+        (pl.col("huge") * pl.col("huge"), False),
     ],
 )
 def test_operations_by_name(expr, accepted):

@@ -308,7 +308,7 @@ def of_json(field: Field, literal: str) -> Any:
         return literal == "true" if isinstance(field, Flag) else REFUSED
     if literal[0] in "[{" or not taken:
         return REFUSED
-    if "eE" not in taken and not literal.lstrip("-").isdigit():
+    if "eE" not in taken and (literal == "-0" or not literal.lstrip("-").isdigit()):
         return REFUSED
     return _of_text(field, literal)
 

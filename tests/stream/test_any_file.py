@@ -134,6 +134,14 @@ def test_a_link_to_a_file_is_taken(logs: Logs, tmp_path: Path) -> None:
     assert drain(logs).events == len(world.pay_ids(1))
 
 
+def test_a_link_to_what_never_ends_is_put_aside(logs: Logs) -> None:
+    "A file of no size may give bytes all the same, or be waited for without end."
+    (inbox_of(logs) / "a.csv").symlink_to("/proc/kmsg")
+    world.drop(inbox_of(logs), 0)
+    assert drain(logs).events > 0
+    assert_log_complete(logs, 1)
+
+
 @pytest.mark.parametrize("ending", ["JSONL", "Jsonl", "NDJSON"])
 def test_endings_may_be_written_large(logs: Logs, ending: str) -> None:
     (inbox_of(logs) / f"a.{ending}").write_text(rows(0))

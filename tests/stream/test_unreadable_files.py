@@ -20,7 +20,7 @@ from mlkit.eventlog import scan
     [
         ("cut.jsonl", b'{"event_id": "a", "event_time": "2025', "line 1: not JSON"),
         ("list.jsonl", b"[1]\n", "not a JSON object"),
-        ("empty.csv", b"", "cannot be read"),
+        ("empty.csv", b"", "is empty"),
         ("torn.parquet", b"PAR1 and no more", "cannot be read"),
         ("false.parquet", b"a,b\n1,2\n", "no Parquet file"),
         ("notes.txt", b"hello", "not known"),
