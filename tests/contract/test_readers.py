@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from mlkit import readers
 from mlkit.fields import Fixed
 from mlkit.files import read_source
 from mlkit.formats import decimal
@@ -47,6 +51,83 @@ def test_an_empty_line_of_a_single_column_is_a_missing_value(tmp_path):
 def test_what_has_two_meanings_is_refused(tmp_path, name, content, message):
     with pytest.raises(SourceError, match=message):
         read_source(written(tmp_path / name, content))
+
+
+VALUES = ["1", "-7", "0", "-0", "57.160", "1e2", "1E+400", "20250101000000000001", "true", "null"]
+VALUES += ['"a"', '""', '"é😀"', '"O\'B, c: {d}"', '"0042"', '" a "', '"null"', '"true"', "false"]
+CODED = ['"a\\"b"', '"\\u00e9"', '"\\\\"', '"a\\n"', '{"a": 1}', "[1]", '[{"b": [1.50]}]', "[]"]
+WRONG = [
+    "01",
+    "1.",
+    ".5",
+    "+1",
+    "NaN",
+    "tru",
+    '"a\tb"',
+    '"a',
+    "'a'",
+    "1 2",
+    "",
+    "-",
+    '"\\ud800"',
+    "0x1",
+]
+KEYS = ['"a"', '"b"', '"a.b"', '"^a$"', '"(x|y)*"', '"é"', '""', '"a b"', '"\\u0061"', '"$1"']
+SPACES = st.sampled_from(["", " ", "  ", "\t"])
+
+
+@st.composite
+def json_lines(draw: Any) -> str:
+    "Lines that are alike, or nearly so."
+    keys = draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=draw(st.booleans())))
+    usual = draw(st.sampled_from([VALUES, VALUES, VALUES, VALUES + CODED, VALUES + CODED + WRONG]))
+    lines = []
+    for _ in range(draw(st.integers(1, 4))):
+        pairs = [
+            f"{draw(SPACES)}{key}{draw(SPACES)}:{draw(SPACES)}{draw(st.sampled_from(usual))}"
+            for key in keys
+        ]
+        line = f"{draw(SPACES)}{{{f'{draw(SPACES)},'.join(pairs)}{draw(SPACES)}}}{draw(SPACES)}"
+        lines.append(line + draw(st.sampled_from(["\n", "\r\n", "\n"])))
+    lines += draw(st.sampled_from([[], [], [], ["\n"], ["{}\n"], ["[]\n"], ['{"a": 1}'], ["{"]]))
+    return "".join(lines)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(json_lines())
+def test_lines_that_are_alike_are_read_as_the_parser_reads_them(tmp_path, monkeypatch, text):
+    "The same values, kinds and nulls, or the same refusal."
+    path = written(tmp_path / "f.jsonl", text.encode())
+
+    def outcome() -> Any:
+        try:
+            frame = readers.read_jsonl(path)
+        except SourceError as e:
+            return str(e)
+        return frame.schema, frame.rows()
+
+    fast = outcome()
+    with monkeypatch.context() as patch:
+        patch.setattr(readers, "_alike", lambda lines: None)
+        assert outcome() == fast
+
+
+def test_most_lines_are_not_parsed(tmp_path, monkeypatch):
+    "Nor is one of ten thousand the slowness of the others."
+    monkeypatch.setattr(readers, "_LINES", 2)
+    monkeypatch.setattr(readers, "json_frame", lambda rows: pytest.fail("parsed"))
+    lines = [f'{{"id": "p{i}", "eur": {i}.50, "who": {i}, "late": null}}\n' for i in range(5)]
+    frame = readers.read_jsonl(written(tmp_path / "f.jsonl", "".join(lines).encode()))
+    assert frame["eur"].struct.field("text").to_list() == [f"{i}.50" for i in range(5)]
+    assert frame["late"].null_count() == 5
+
+
+def test_a_table_with_many_named_nulls_is_read(tmp_path):
+    row = "{" + ", ".join(f'"k{i}": {"1" if i < 2 else "null"}' for i in range(300)) + "}\n"
+    assert read_source(written(tmp_path / "f.jsonl", (row * 20_000).encode())).shape == (
+        20_000,
+        300,
+    )
 
 
 def test_json_lines_may_begin_with_a_mark_and_change_their_keys(tmp_path):
