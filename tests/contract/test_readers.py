@@ -94,23 +94,35 @@ def json_lines(draw: Any) -> str:
     return "".join(lines)
 
 
+def as_read(path: Path) -> Any:
+    "The values, kinds and nulls of a file, or why it is refused."
+    try:
+        frame = readers.read_jsonl(path)
+    except SourceError as e:
+        return str(e)
+    return frame.schema, frame.rows()
+
+
+def check_as_parsed(path: Path, text: str, monkeypatch: Any) -> None:
+    fast = as_read(written(path, text.encode()))
+    with monkeypatch.context() as patch:
+        patch.setattr(readers, "_alike", lambda lines: None)
+        assert as_read(path) == fast
+
+
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(json_lines())
 def test_lines_that_are_alike_are_read_as_the_parser_reads_them(tmp_path, monkeypatch, text):
-    "The same values, kinds and nulls, or the same refusal."
-    path = written(tmp_path / "f.jsonl", text.encode())
+    check_as_parsed(tmp_path / "f.jsonl", text, monkeypatch)
 
-    def outcome() -> Any:
-        try:
-            frame = readers.read_jsonl(path)
-        except SourceError as e:
-            return str(e)
-        return frame.schema, frame.rows()
 
-    fast = outcome()
-    with monkeypatch.context() as patch:
-        patch.setattr(readers, "_alike", lambda lines: None)
-        assert outcome() == fast
+@pytest.mark.parametrize("value", VALUES + CODED + WRONG)
+def test_a_value_unlike_the_one_above_is_read_as_the_parser_reads_it(tmp_path, monkeypatch, value):
+    for text in (
+        f'{{"a": 1}}\n{{"a": {value}}}\n',
+        f'{{"a": 1, "b": 2}}\n{{"a": {value}, "b": 2}}\n',
+    ):
+        check_as_parsed(tmp_path / "f.jsonl", text, monkeypatch)
 
 
 def test_most_lines_are_not_parsed(tmp_path, monkeypatch):
