@@ -19,10 +19,11 @@ from .features import FeatureSet
 from .metrics import relative_calibration_error
 from .modelfiles import load_model, save_model
 from .models import Model, ModelError, matrix, row
-from .recipes import Backtest, calibrate, probabilities
+from .promises import out_of_fold
+from .recipes import Backtest
 
 # %% auto #0
-__all__ = ['Answer', 'Check', 'check_model', 'check_invariances', 'Limits', 'out_of_fold', 'gates']
+__all__ = ['Answer', 'Check', 'check_model', 'check_invariances', 'Limits', 'gates']
 
 # %% ../nbs/08_checks.ipynb #fe2c7eda
 @dataclass(frozen=True)
@@ -220,16 +221,6 @@ class Limits:
         "The largest relative calibration error."
         return self.calibration + self.standard_errors / max(positives, 1) ** 0.5
 
-# %% ../nbs/08_checks.ipynb #5c29576d
-def out_of_fold(record: Backtest) -> np.ndarray:  # shape (rows of all folds,)
-    "Probabilities of each fold, by a calibration that was fitted on the others."
-    predicted = np.empty(record.margins.size)
-    for number in np.unique(record.fold):
-        own = record.fold == number
-        fitted = calibrate(record.margins[~own], record.labels[~own])
-        predicted[own] = probabilities(record.margins[own], fitted)
-    return predicted
-
 # %% ../nbs/08_checks.ipynb #34f6d50a
 def gates(
     checks: Sequence[Check],
@@ -262,7 +253,7 @@ def _beats_base_rate(candidate: Backtest, baseline: Backtest) -> Check:
 
 def _is_calibrated(candidate: Backtest, limits: Limits) -> Check:
     labels = candidate.labels
-    error = relative_calibration_error(labels, out_of_fold(candidate))
+    error = relative_calibration_error(labels, out_of_fold(candidate), candidate.weights)
     limit = limits.calibration_limit(int(labels.sum()))
     detail = f"off by {error:.2f} of a base rate of {labels.mean():.2%}, limit {limit:.2f}"
     return Check("calibrated out of time", error <= limit, detail)

@@ -16,8 +16,9 @@ import polars as pl
 from .errors import UserError
 from .events import Stream
 from .fields import TIME, Flag, Text
+from .maturity import Maturity, measure
 from .metrics import evaluate
-from .splits import LabelRule, Plan, drop_known_positives, labelled, learnable
+from .splits import LabelRule, Plan, labelled, learnable, mark_known_positives
 
 # %% auto #0
 __all__ = ['with_features', 'TrainingError', 'Fold', 'has_both_classes', 'Data', 'made_up_data']
@@ -42,7 +43,12 @@ class Fold:
 
     cut: datetime
     train: pl.DataFrame
-    test: pl.DataFrame
+    served: pl.DataFrame  # everyone in the test period
+
+    @property
+    def test(self) -> pl.DataFrame:
+        "Without those whose entity was known to be positive: what a ranking is judged on."
+        return self.served.filter(~pl.col("caught"))
 
     @property
     def usable(self) -> bool:
@@ -71,23 +77,38 @@ class Data:
     inputs: Sequence[str] = ()  # the model's features, in its order
     features_hash: str = ""  # of the set they are defined in
 
-    def training_frame(self) -> pl.DataFrame:
-        "What can be learned from at the cut."
-        rows = learnable(self.rule, self.plan, self.requests, self.labels, self.cut)
-        return with_features(rows, self.features)
+    @cached_property
+    def maturity(self) -> Maturity:
+        "How labels had become known until the cut."
+        return measure(self.rule, self.requests, self.labels, self.cut)
 
-    def test_frame(
+    def training_frame(self) -> pl.DataFrame:
+        "What can be learned from at the cut; `label_weight` is what a label stands for."
+        rows = learnable(self.rule, self.plan, self.requests, self.labels, self.cut)
+        return with_features(self._weighed(rows, self.maturity), self.features)
+
+    def served_frame(
         self,
-        known_at: datetime | None = None,  # labels known by then; None: all
+        known: Maturity | None = None,  # labels known by its moment; None: all
     ) -> pl.DataFrame:
-        "What a model trained at the cut is judged on."
-        since = self.plan.train_start(self.cut)
-        end = self.plan.test_end(self.cut)
-        history = labelled(self.rule, self.requests, self.labels, since, end, known_at)
-        test = history.filter(pl.col("event_time") >= self.cut)
-        if self.rule.blocks:
-            test = drop_known_positives(test, history, self.entity, since)
-        return with_features(test, self.features)
+        "Everyone who is decided on after the cut; `caught` are known to be positive already."
+        since, end = self.plan.train_start(self.cut), self.plan.test_end(self.cut)
+        at = known.at if known else None
+        history = labelled(self.rule, self.requests, self.labels, since, end, at)
+        rows = history.filter(pl.col("event_time") >= self.cut)
+        marked = mark_known_positives(rows, history, self.entity, since)
+        if not self.rule.blocks:
+            marked = marked.with_columns(caught=False)
+        return with_features(self._weighed(marked, known), self.features)
+
+    def test_frame(self) -> pl.DataFrame:
+        "What the ranking of a model that was trained at the cut is judged on."
+        return self.served_frame().filter(~pl.col("caught"))
+
+    def _weighed(self, rows: pl.DataFrame, known: Maturity | None) -> pl.DataFrame:
+        weigh = known is not None and self.plan.late == "weigh"
+        weights = known.weights(rows) if known and weigh else np.ones(rows.height)
+        return rows.with_columns(label_weight=pl.Series(weights))
 
     def evaluate(
         self,
@@ -107,7 +128,7 @@ class Data:
 
     def _fold(self, cut: datetime) -> Fold:
         earlier = replace(self, cut=cut)
-        return Fold(cut, earlier.training_frame(), earlier.test_frame(known_at=self.cut))
+        return Fold(cut, earlier.training_frame(), earlier.served_frame(self.maturity))
 
     def _too_short(self, usable: int) -> str:
         "Why there are too few folds, and what to do."

@@ -249,6 +249,13 @@ def cut_line(cut: Cut) -> str:
     return f"cut: {at}, {cut.origin}; choose another with -p cut=YYYY-MM-DD"
 
 
+def _promised_line(kept: dict[str, Any]) -> Text:
+    expected = f"expected: {kept['expected']:.0f} positive, {kept['low']:.0f} to {kept['high']:.0f}"
+    verdict = "as promised" if kept["held"] else "beside the promise"
+    happened = (f"{kept['happened']:.0f} happened, {verdict}", "green" if kept["held"] else "red")
+    return Text.assemble(f"{expected}; ", happened)
+
+
 def _decided_line(summary: dict[str, Any]) -> Text:
     decided, waits = summary["decisions"], summary["latency_ms"]
     routes = [f"{count:,} {name}" for name, count in decided["routes"].items()]
@@ -276,6 +283,8 @@ def show_figures(
     to.print()
     to.print(_rows_line(summary))
     to.print(_metrics_table(summary["metrics"]))
+    if kept := summary.get("promised"):
+        to.print(_promised_line(kept), soft_wrap=True)
     to.print(_decided_line(summary), soft_wrap=True)
     to.print(_parity_line(summary["parity"]), soft_wrap=True)
 

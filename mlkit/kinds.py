@@ -23,7 +23,8 @@ class Constant(Model):
     z: float = 0.0
 
     def fit(self, examples: Examples, params: dict[str, Any]) -> None:
-        share = float(np.clip(examples.y.mean(), 1e-6, 1 - 1e-6))
+        rate = np.average(examples.y, weights=examples.weight)
+        share = float(np.clip(rate, 1e-6, 1 - 1e-6))
         self.z = float(np.log(share / (1 - share)))
 
     def margin(self, x: np.ndarray) -> np.ndarray:
@@ -55,7 +56,7 @@ class Linear(Model):
         self.spread = np.where(spread > 0, spread, 1.0)
         weight = {0: 1.0, 1: examples.positive_weight}
         line = LogisticRegression(class_weight=weight, max_iter=1000, **params)
-        line.fit(self._standardised(examples.x), examples.y)
+        line.fit(self._standardised(examples.x), examples.y, examples.weight)
         self.weights = line.coef_[0]
         self.intercept = float(line.intercept_[0])
 
@@ -163,7 +164,8 @@ def _boost_here(examples: Examples, settings: dict[str, Any], rounds: int) -> An
 
     threads = examples.threads
     bins = settings["max_bin"]
-    data = xgb.QuantileDMatrix(examples.x, examples.y, nthread=threads, max_bin=bins)
+    weight = examples.weight
+    data = xgb.QuantileDMatrix(examples.x, examples.y, weight=weight, nthread=threads, max_bin=bins)
     return xgb.train({**settings, "nthread": threads}, data, rounds)
 
 # %% ../nbs/06c_kinds.ipynb #4932122d
@@ -173,11 +175,13 @@ def _boost_on_cluster(examples: Examples, settings: dict[str, Any], rounds: int)
 
     cluster = examples.cluster
     parts = min(len(cluster.nthreads()), len(examples.x))
+    weight = examples.weight
     with cluster.as_current():
         data = dxgb.DaskQuantileDMatrix(
             cluster,
             _scattered(cluster, examples.x, parts),
             _scattered(cluster, examples.y, parts),
+            weight=None if weight is None else _scattered(cluster, weight, parts),
             max_bin=settings["max_bin"],
         )
         return dxgb.train(cluster, settings, data, rounds)["booster"]

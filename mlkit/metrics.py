@@ -54,15 +54,17 @@ def reliability(
     label: np.ndarray,  # flags, shape (n,)
     score: np.ndarray,  # probabilities, shape (n,)
     bins: int = 10,  # of equal size
+    weight: np.ndarray | None = None,  # what a row stands for, shape (n,); None: itself
 ) -> pl.DataFrame:  # `predicted`, `happened`, `n` by bin
     "What was predicted against what happened."
+    weight = np.ones(label.size) if weight is None else weight
     order = np.argsort(score, kind="stable")
     parts = [part for part in np.array_split(order, bins) if part.size]
     return pl.DataFrame(
         {
-            "predicted": [float(score[part].mean()) for part in parts],
-            "happened": [float(label[part].mean()) for part in parts],
-            "n": [part.size for part in parts],
+            "predicted": [float(np.average(score[part], weights=weight[part])) for part in parts],
+            "happened": [float(np.average(label[part], weights=weight[part])) for part in parts],
+            "n": [float(weight[part].sum()) for part in parts],
         }
     )
 
@@ -71,9 +73,10 @@ def calibration_error(
     label: np.ndarray,  # flags, shape (n,)
     score: np.ndarray,  # probabilities, shape (n,)
     bins: int = 10,  # of equal size
+    weight: np.ndarray | None = None,  # what a row stands for, shape (n,); None: itself
 ) -> float:  # in units of the probability; NaN without rows
     "Expected calibration error over bins of equal size."
-    by_bin = reliability(label, score, bins)
+    by_bin = reliability(label, score, bins, weight)
     if not by_bin.height:
         return float("nan")
     gap = np.abs(by_bin["predicted"].to_numpy() - by_bin["happened"].to_numpy())
@@ -84,13 +87,15 @@ def calibration_error(
 def relative_calibration_error(
     label: np.ndarray,  # flags, shape (n,)
     score: np.ndarray,  # probabilities, shape (n,)
+    weight: np.ndarray | None = None,  # what a row stands for, shape (n,); None: itself
 ) -> float:  # 1 is an error as large as the base rate; NaN without a positive
     "Calibration error as a share of the base rate, over at most ten bins of ten positives or more."
     positives = int(label.sum())
     if not positives:
         return float("nan")
     bins = min(10, max(1, positives // 10))
-    return calibration_error(label, score, bins) * label.size / positives
+    base_rate = float(np.average(label, weights=weight))
+    return calibration_error(label, score, bins, weight) / base_rate
 
 # %% ../nbs/06a_metrics.ipynb #25096f04
 TITLES = dict(auc="AUC", ap="AP", precision_at_100="P@100", brier="Brier", ece="ECE")

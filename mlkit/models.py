@@ -82,6 +82,7 @@ class Examples:
     y: np.ndarray  # 0 or 1, shape (rows,); both occur
     names: tuple[str, ...] = ()  # of the features
     positive_weight: float = 1.0  # what a positive row weighs, a negative one being 1
+    weight: np.ndarray | None = None  # of each row besides, shape (rows,); None: 1
     increasing: tuple[str, ...] = ()  # features whose rise may never lower the score
     seed: int = 0
     threads: int = 1

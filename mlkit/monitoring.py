@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from .datasets import Data
 from .drift import drift
 from .etl import Logs
 from .eventlog import scan
+from .maturity import Maturity, measure
 from .metrics import TITLES, evaluate
 from .models import Model, matrix
 from .period import moment_text
@@ -31,6 +32,7 @@ from mlkit.pictures import (
     picture_routes,
     picture_scores,
 )
+from .promises import Promise
 from .storage import replace_text
 from .usecase import UseCase
 
@@ -61,6 +63,15 @@ class Period:
         "Every label that is known now, as stored."
         return scan(self.logs[self.usecase.labels.stream]).collect()
 
+    @cached_property
+    def maturity(self) -> Maturity | None:
+        "How labels have become known until the newest of them; None without any."
+        if self.labels.is_empty():
+            return None
+        newest: Any = self.labels["event_time"].max()
+        newest += timedelta(microseconds=1)
+        return measure(self.usecase.labels, self.requests, self.labels, newest)
+
     @property
     def title(self) -> str:
         return f"{self.usecase.name}: {moment_text(self.cut)} to {moment_text(self.end)}"
@@ -73,6 +84,7 @@ class Performance:
     judged: pl.DataFrame  # labelled requests with features, `label` and `probability`
     scores: dict[str, np.ndarray]  # `served` and the baselines, shape (judged,)
     metrics: dict[str, dict[str, float]]  # the same keys
+    promised: dict[str, Any]  # of everyone served: `expected`, `low`, `high`, `happened`, `held`
 
     @property
     def label(self) -> np.ndarray:
@@ -88,6 +100,7 @@ def performance(
     period: Period,
     frame: pl.DataFrame,  # offline features of the period's requests
     baselines: Mapping[str, Model],
+    promise: Promise,  # of the model that served
 ) -> Performance:
     "Judge the served probabilities, and what the baselines would have said."
     usecase = period.usecase
@@ -101,14 +114,16 @@ def performance(
         period.cut,
     )
     answers = period.rows.select("event_id", "probability").drop_nulls()
-    judged = data.test_frame().join(answers, on="event_id", how="inner", maintain_order="left")
+    served = data.served_frame(period.maturity)
+    served = served.join(answers, on="event_id", how="inner", maintain_order="left")
+    judged = served.filter(~pl.col("caught"))
     scores = dict(served=judged["probability"].to_numpy())
     for name, model in baselines.items():
         scores[name] = model.score(matrix(judged, model.features))
     metrics = {}
     for name, score in scores.items():
         metrics[name] = evaluate(judged.with_columns(score=pl.Series(score)), usecase.entity)
-    return Performance(judged, scores, metrics)
+    return Performance(judged, scores, metrics, promise.kept(served))
 
 # %% ../nbs/15c_monitoring.ipynb #67183d0e
 def drift_since_training(
@@ -185,6 +200,7 @@ class Findings:
         rows = self.period.rows
         return dict(
             metrics=dict(served, baselines=metrics),
+            promised=self.performance.promised,
             decisions=decisions_summary(rows, self.routes),
             latency_ms=latency(rows["ms"].to_numpy()),
             parity=self.parity,
@@ -212,6 +228,12 @@ def _zero(name: str, value: int) -> dict[str, str]:
     return _tile(name, value, "bad" if value else "good")
 
 
+def _promised(kept: Mapping[str, Any]) -> dict[str, str]:
+    "What came, beside what was expected."
+    name = f"positive; expected {kept['expected']:.0f}, {kept['low']:.0f} to {kept['high']:.0f}"
+    return _tile(name, f"{kept['happened']:.0f}", "good" if kept["held"] else "bad")
+
+
 def tiles(
     summary: Mapping[str, Any],  # `rows`, `quarantined` of the source, and `Findings.figures`
 ) -> list[dict[str, str]]:  # `name`, `value`, `mood`
@@ -225,6 +247,7 @@ def tiles(
         _tile("in quarantine", summary["quarantined"]),
         _tile("decided", decided),
         _tile("sent to a human", f"{decisions['human'] / max(decided, 1):.1%}"),
+        _promised(summary["promised"]),
         _zero("degraded", decisions["degraded"]),
         _zero(f"of {parity['compared']:,} vectors differ offline", parity["different"]),
         _zero("scores differ offline", parity["scores_different"]),

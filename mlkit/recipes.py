@@ -67,12 +67,13 @@ def fit(
             f"{frame.height} labelled rows, {frame['label'].sum()} of them positive: both classes "
             "are needed. Choose a later cut or a longer training window."
         )
-    y = frame["label"].cast(pl.Int8).to_numpy()
+    y, weight = frame["label"].cast(pl.Int8).to_numpy(), _label_weight(frame)
     examples = Examples(
         x=matrix(frame, names),
         y=y,
         names=tuple(names),
-        positive_weight=_positive_weight(recipe, y),
+        positive_weight=_positive_weight(recipe, y, weight),
+        weight=weight,
         increasing=tuple(recipe.increasing),
         seed=recipe.seed,
         threads=compute.threads,
@@ -87,10 +88,18 @@ def fit(
     return model
 
 
-def _positive_weight(recipe: Recipe, y: np.ndarray) -> float:
+def _label_weight(frame: pl.DataFrame) -> np.ndarray | None:
+    "What the labels stand for; None where each stands for itself."
+    if "label_weight" not in frame.columns or (frame["label_weight"] == 1).all():
+        return None
+    return frame["label_weight"].to_numpy()
+
+
+def _positive_weight(recipe: Recipe, y: np.ndarray, weight: np.ndarray | None) -> float:
     if recipe.imbalance == "none":
         return 1.0
-    return float((y.size - y.sum()) / y.sum())
+    share = np.average(y, weights=weight)
+    return float((1 - share) / share)
 
 # %% ../nbs/06f_recipes.ipynb #94a454f1
 _OnFold = Callable[[int, float], None]  # a fold's number, mean AP until then; may raise to stop
@@ -105,6 +114,7 @@ class Backtest:
     margins: np.ndarray  # out-of-time margins of all folds, shape (n,)
     labels: np.ndarray  # 0 or 1, shape (n,)
     fold: np.ndarray  # which fold a row is of, 0 the latest; shape (n,)
+    weights: np.ndarray  # what a label stands for, shape (n,)
 
     def mean(self, metric: str) -> float:
         "Mean over the folds."
@@ -117,7 +127,8 @@ class Backtest:
     def save(self, path: Path) -> None:
         "Write it as one `.npz` file."
         about = json.dumps(dict(recipe=asdict(self.recipe), by_fold=self.by_fold))
-        np.savez(path, margins=self.margins, labels=self.labels, fold=self.fold, about=about)
+        rows = {name: getattr(self, name) for name in _ROWS}
+        np.savez(path, **rows, about=about)
 
     @classmethod
     def load(cls, path: Path) -> Backtest:
@@ -125,8 +136,10 @@ class Backtest:
         with np.load(path) as arrays:
             about = json.loads(str(arrays["about"]))
             recipe = Recipe(**about["recipe"])
-            rows = (arrays["margins"], arrays["labels"], arrays["fold"])
-            return cls(recipe, about["by_fold"], *rows)
+            return cls(recipe, about["by_fold"], *(arrays[name] for name in _ROWS))
+
+
+_ROWS = ("margins", "labels", "fold", "weights")
 
 # %% ../nbs/06f_recipes.ipynb #3e616813
 def _keep_going(fold: int, ap: float) -> None:
@@ -137,7 +150,7 @@ def backtest(
     recipe: Recipe, data: Data, compute: Compute = Compute(), on_fold: _OnFold = _keep_going
 ) -> Backtest:
     "Fit and judge a recipe at every fold."
-    judged = _Judged([], [], [])
+    judged = _Judged([], [], [], [])
     for number, fold in enumerate(data.folds):
         model = fit(recipe, fold.train, data.inputs, compute=compute)
         judged.add(model, fold, data)
@@ -152,14 +165,16 @@ class _Judged:
     metrics: list[dict[str, float]]
     margins: list[np.ndarray]
     labels: list[np.ndarray]
+    weights: list[np.ndarray]
 
     def add(self, model: Model, fold: Fold, data: Data) -> None:
-        "Judge a fold's model on what followed."
-        x = matrix(fold.test, data.inputs)
-        scored = fold.test.with_columns(score=pl.Series(model.score(x)))
-        self.metrics.append(data.evaluate(scored))
+        "Judge a fold's model on what followed: its ranking of the test, its margins of everyone."
+        x = matrix(fold.served, data.inputs)
+        scored = fold.served.with_columns(score=pl.Series(model.score(x)))
+        self.metrics.append(data.evaluate(scored.filter(~pl.col("caught"))))
         self.margins.append(model.margin(x))
-        self.labels.append(fold.test["label"].cast(pl.Int8).to_numpy())
+        self.labels.append(fold.served["label"].cast(pl.Int8).to_numpy())
+        self.weights.append(fold.served["label_weight"].to_numpy())
 
     @property
     def mean_ap(self) -> float:
@@ -168,22 +183,24 @@ class _Judged:
     def backtest(self, recipe: Recipe) -> Backtest:
         sizes = [margins.size for margins in self.margins]
         fold = np.repeat(np.arange(len(sizes)), sizes)
-        margins = np.concatenate(self.margins)
-        return Backtest(recipe, self.metrics, margins, np.concatenate(self.labels), fold)
+        margins, labels = np.concatenate(self.margins), np.concatenate(self.labels)
+        return Backtest(recipe, self.metrics, margins, labels, fold, np.concatenate(self.weights))
 
 # %% ../nbs/06f_recipes.ipynb #2f70290a
 def calibrate(
     margins: np.ndarray,  # out-of-time margins, shape (n,)
     labels: np.ndarray,  # 0 or 1, shape (n,)
+    weights: np.ndarray | None = None,  # what a label stands for, shape (n,); None: itself
 ) -> tuple[float, float]:  # slope and intercept
     "Fit the map from margin to probability (Platt 1999)."
     from sklearn.linear_model import LogisticRegression
 
-    share = float(np.clip(labels.mean(), 1e-6, 1 - 1e-6))
+    share = float(np.clip(np.average(labels, weights=weights), 1e-6, 1 - 1e-6))
     base_rate = (0.0, float(np.log(share / (1 - share))))
     if not np.ptp(margins):
         return base_rate
-    line = LogisticRegression(C=np.inf, max_iter=1000).fit(margins.reshape(-1, 1), labels)
+    line = LogisticRegression(C=np.inf, max_iter=1000)
+    line.fit(margins.reshape(-1, 1), labels, weights)
     slope = float(line.coef_[0, 0])
     return (slope, float(line.intercept_[0])) if slope > 0 else base_rate
 

@@ -179,7 +179,10 @@ def record(
     pictures: Sequence[Path] = (),
 ) -> str:  # the run's id
     "Save the model and record the run."
-    about = dict(recipe=asdict(trained.recipe), lineage=lineage, rows=trained.rows)
+    promised = asdict(trained.promise)
+    about = dict(
+        recipe=asdict(trained.recipe), lineage=lineage, rows=trained.rows, promise=promised
+    )
     trained.model.about = about
     digest = save_model(trained.model, folder)
     parameters, metrics = _parameters(trained, lineage, digest), _metrics(trained)

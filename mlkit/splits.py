@@ -16,7 +16,7 @@ from .events import Stream
 from .fields import Field, Flag, Text
 
 # %% auto #0
-__all__ = ['SplitError', 'Plan', 'LabelRule', 'known_labels', 'labelled', 'learnable', 'drop_known_positives']
+__all__ = ['SplitError', 'Plan', 'LabelRule', 'known_labels', 'labelled', 'learnable', 'mark_known_positives']
 
 # %% ../nbs/06_splits.ipynb #273d332e
 class SplitError(UserError, ValueError):
@@ -32,10 +32,13 @@ class Plan:
     test: int = 7  # period decided on after the cut
     folds: int = 4  # validation folds
     step: int = 7  # days from one fold to the one before
+    late: str = "weigh"  # labels that are late: weigh (those known stand for them) or ignore
 
     def __post_init__(self) -> None:
         for name, least in dict(train=1, wait=0, test=1, folds=2, step=1).items():
             self._check_length(name, least)
+        if self.late not in ("weigh", "ignore"):
+            raise SplitError(f"plan: late={self.late!r}: give 'weigh' or 'ignore'.")
         years = (self.train + self.wait + self.test + self.folds * self.step) / 365
         if years > 30:
             raise SplitError(f"plan: it takes {years:.0f} years of data; shorten its parts.")
@@ -171,16 +174,16 @@ def learnable(
     return known.filter(mature | pl.col("by_review"))
 
 # %% ../nbs/06_splits.ipynb #08a723d7
-def drop_known_positives(
+def mark_known_positives(
     test: pl.DataFrame,  # labelled requests of the test period
     history: pl.DataFrame,  # labelled requests with `known_at`, the test period's own included
     entity: str,  # as "customer_id"
     since: datetime,  # older positives are forgotten
 ) -> pl.DataFrame:
-    "Leave out entities already known to be positive on the morning of each day."
+    "Adds `caught`: was the entity known to be positive on the morning of the day?"
     positive = history.filter(pl.col("label") & (pl.col("event_time") >= since))
-    first = positive.group_by(entity).agg(pl.col("known_at").min().alias("_caught"))
+    first = positive.group_by(entity).agg(pl.col("known_at").min().alias("_first"))
     morning = pl.col("event_time").dt.truncate("1d")
-    unknown = pl.col("_caught").is_null() | (pl.col("_caught") >= morning)
     with_first = test.join(first, on=entity, how="left", maintain_order="left")
-    return with_first.filter(unknown).drop("_caught")
+    caught = (pl.col("_first") < morning).fill_null(False)
+    return with_first.with_columns(caught=caught).drop("_first")

@@ -12,6 +12,7 @@ import polars as pl
 
 from .datasets import Data
 from .models import Model
+from .promises import Promise, promise
 from .recipes import IMBALANCE, Backtest, Compute, Recipe, backtest, calibrate, fit
 from .tuning import Progress, Search, quiet, tune
 
@@ -46,6 +47,11 @@ class Trained:
         "What the model was made by."
         return self.backtests["candidate"].recipe
 
+    @property
+    def promise(self) -> Promise:
+        "What may be expected of the next period."
+        return promise(self.backtests["candidate"])
+
     def summary(self) -> pl.DataFrame:
         "Metrics over the folds, one row a model."
         return pl.DataFrame([_summary(name, b) for name, b in self.backtests.items()])
@@ -76,7 +82,7 @@ def train(
     records = {kind: backtest(baseline, data, here) for kind, baseline in baselines.items()}
     progress(3, 4, "final fit")
     model = fit(chosen.recipe, frame, data.inputs, data.features_hash, compute)
-    model.calibration = calibrate(chosen.margins, chosen.labels)
+    model.calibration = calibrate(chosen.margins, chosen.labels, chosen.weights)
     return Trained(
         model,
         backtests={"candidate": chosen, **records},

@@ -47,6 +47,7 @@ SUMMARY = dict(
     cut="2025-02-20T12:00:00+00:00",
     model=dict(version=2, kind="constant"),
     metrics=dict(auc=0.5, ap=0.5, precision_at_100=0.5, ece=0.0, baselines={}),
+    promised=dict(expected=10.0, low=6.0, high=17.0, happened=20.0, held=False),
     decisions=dict(routes=dict(answer=1, desk=2), degraded=0),
     latency_ms={},
     parity=dict(compared=3, different=0, scores_different=0),

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 from helpers import FEATURES
 
-from mlkit.checks import Check, Limits, check_invariances, check_model, gates, out_of_fold
+from mlkit.checks import Check, Limits, check_invariances, check_model, gates
 from mlkit.models import ModelError, matrix
+from mlkit.promises import out_of_fold
 from mlkit.recipes import Backtest, Compute, Recipe, fit
 
 PASSED = [Check("a contract", True)]
@@ -25,7 +26,7 @@ def record(base_rate: float, shift: float = 0.0, ap: float = 0.5, rows: int = 60
     labels = (draw.random(rows) < p).astype(int)
     fold = np.repeat([0, 1], rows // 2)
     margins = np.log(p / (1 - p)) + shift * fold
-    return Backtest(Recipe("constant"), [dict(ap=ap)] * 2, margins, labels, fold)
+    return Backtest(Recipe("constant"), [dict(ap=ap)] * 2, margins, labels, fold, np.ones(rows))
 
 
 def answers(candidate: Backtest, base: float, champion: Backtest | None = None) -> dict[str, bool]:
