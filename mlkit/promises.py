@@ -5,6 +5,7 @@
 # %% ../nbs/06fa_promises.ipynb #687d76fa
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,15 +32,26 @@ def out_of_fold(record: Backtest) -> np.ndarray:  # shape (rows of all folds,)
 class Promise:
     "How what happens may lie beside what is expected."
 
-    low: float  # factors on the expected number
-    high: float
-    level: float  # how often the truth should lie between them
+    shift: float  # of the level, as a logarithm: the mean of the folds
+    spread: float  # of the next period's level about it
+    level: float  # how often the truth should lie in the interval
     expected: tuple[float, ...]  # of each fold, the latest first
     happened: tuple[float, ...]
 
     def interval(self, expected: float) -> tuple[float, float]:
         "Between which numbers the truth should lie."
-        return self.low * expected, self.high * expected
+        from scipy.stats import poisson, t
+
+        steps = (np.arange(200) + 0.5) / 200
+        moved = self.shift + self.spread * t.ppf(steps, len(self.expected) - 1)
+        means = expected * np.exp(np.clip(moved, -5, 5))
+        numbers = range(int(poisson.ppf(0.9999, means.max())) + 1)
+        up_to = lambda k: poisson.cdf(k, means).mean()
+        low, high = (
+            bisect_left(numbers, share, key=up_to)
+            for share in ((1 - self.level) / 2, (1 + self.level) / 2)
+        )
+        return float(low), float(high)
 
     def held(self, expected: float, happened: float) -> bool:
         "Was it kept?"
@@ -64,18 +76,14 @@ def promise(
     level: float = 0.9,
 ) -> Promise:
     "What a recipe's record lets one promise of the next period."
-    from scipy.stats import norm, t
-
     predicted = out_of_fold(record) * record.weights
     folds = range(len(record.by_fold))
     expected = np.array([predicted[record.fold == k].sum() for k in folds])
     happened = np.array([(record.labels * record.weights)[record.fold == k].sum() for k in folds])
     logs = np.log((happened + 0.5) / (expected + 0.5))
-    n, tail = len(logs), (1 + level) / 2
-    seen = t.ppf(tail, n - 1) * logs.std(ddof=1)
-    chance = norm.ppf(tail) * np.sqrt(np.mean(1 / (happened + 0.5)))
-    beside = max(seen, chance) * np.sqrt(1 + 1 / n)
-    low, high = np.exp(logs.mean() + np.array([-beside, beside]))
+    n, chance = len(logs), float(np.mean(1 / (happened + 0.5)))
+    seen = max(float(logs.var(ddof=1)), chance)
+    spread = float(np.sqrt(seen - chance + seen / n))
     return Promise(
-        float(low), float(high), level, tuple(expected.tolist()), tuple(happened.tolist())
+        float(logs.mean()), spread, level, tuple(expected.tolist()), tuple(happened.tolist())
     )
