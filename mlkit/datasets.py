@@ -62,6 +62,12 @@ def has_both_classes(
     "Is there something to learn from, or to be judged on?"
     return 0 < frame["label"].sum() < frame.height
 
+
+def _weighed(plan: Plan, rows: pl.DataFrame, known: Maturity | None) -> pl.DataFrame:
+    "Adds `label_weight`: what a label stands for; itself where all are known."
+    weights = known.weights(rows) if known and plan.late == "weigh" else np.ones(rows.height)
+    return rows.with_columns(label_weight=pl.Series(weights))
+
 # %% ../nbs/06e_datasets.ipynb #fbadbf84
 @dataclass(frozen=True)
 class Data:
@@ -85,7 +91,7 @@ class Data:
     def training_frame(self) -> pl.DataFrame:
         "What can be learned from at the cut; `label_weight` is what a label stands for."
         rows = learnable(self.rule, self.plan, self.requests, self.labels, self.cut)
-        return with_features(self._weighed(rows, self.maturity), self.features)
+        return with_features(_weighed(self.plan, rows, self.maturity), self.features)
 
     def served_frame(
         self,
@@ -99,16 +105,11 @@ class Data:
         marked = mark_known_positives(rows, history, self.entity, since)
         if not self.rule.blocks:
             marked = marked.with_columns(caught=False)
-        return with_features(self._weighed(marked, known), self.features)
+        return with_features(_weighed(self.plan, marked, known), self.features)
 
     def test_frame(self) -> pl.DataFrame:
         "What the ranking of a model that was trained at the cut is judged on."
         return self.served_frame().filter(~pl.col("caught"))
-
-    def _weighed(self, rows: pl.DataFrame, known: Maturity | None) -> pl.DataFrame:
-        weigh = known is not None and self.plan.late == "weigh"
-        weights = known.weights(rows) if known and weigh else np.ones(rows.height)
-        return rows.with_columns(label_weight=pl.Series(weights))
 
     def evaluate(
         self,
