@@ -5,6 +5,8 @@
 # %% ../nbs/06c_kinds.ipynb #f7d5cb46
 from __future__ import annotations
 
+import ctypes
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,43 @@ class Linear(Model):
             raise ModelError(f"{len(self.features)} features, but {array.shape} weights")
         return array
 
+# %% ../nbs/06c_kinds.ipynb #fa38a301
+_MARGIN = dict(type=1, training=False, iteration_begin=0, iteration_end=0, strict_shape=False)
+
+
+class _OneRow(threading.local):
+    "XGBoost's margin of one row, by its C interface; made anew in every thread."
+
+    def __init__(self, booster: Any):
+        from xgboost.core import _LIB, _check_call, _ProxyDMatrix, make_jcargs
+        from xgboost.data import array_interface
+
+        self.booster = booster
+        self.row = np.empty((1, booster.num_features()))
+        self.proxy = _ProxyDMatrix()
+        self.found = ctypes.POINTER(ctypes.c_float)()
+        shape, dims = ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64()
+        options = make_jcargs(**_MARGIN, missing=float("nan"), cache_id=0)
+        described = array_interface(self.row), options, self.proxy.handle
+        self.given = *described, *map(ctypes.byref, (shape, dims, self.found))
+        self.predict, self.check = _LIB.XGBoosterPredictFromDense, _check_call
+
+    def margin(self, x: np.ndarray) -> float:  # of shape (1, features)
+        self.row[0] = x[0]
+        self.check(self.predict(self.booster.handle, *self.given))
+        return float(self.found[0])
+
+
+def _prepared(booster: Any) -> _OneRow | None:
+    "None where this version of XGBoost cannot be called so."
+    x = np.array([[np.nan, 1.0][i % 2] for i in range(booster.num_features())])[None]
+    try:
+        made = _OneRow(booster)
+        same = made.margin(x) == float(booster.inplace_predict(x, predict_type="margin")[0])
+    except (ImportError, AttributeError, TypeError, ctypes.ArgumentError):
+        return None
+    return made if same else None
+
 # %% ../nbs/06c_kinds.ipynb #b12b5d93
 class Trees(Model):
     "Gradient-boosted trees (XGBoost), in its own binary format."
@@ -106,6 +145,7 @@ class Trees(Model):
     files = ("booster.ubj",)
     largest = float(np.finfo(np.float32).max)
     booster: Any = None
+    one_row: _OneRow | None = None
 
     @staticmethod
     def search_space(trial: Any) -> dict[str, Any]:
@@ -123,10 +163,15 @@ class Trees(Model):
         settings.update(scale_pos_weight=examples.positive_weight, seed=examples.seed)
         rounds = int(settings.pop("n_estimators"))
         boost = _boost_here if examples.cluster is None else _boost_on_cluster
-        self.booster = boost(examples, settings, rounds)
-        self.booster.set_param({"nthread": 1})
+        self._take(boost(examples, settings, rounds))
+
+    def _take(self, booster: Any) -> None:
+        booster.set_param({"nthread": 1})
+        self.booster, self.one_row = booster, _prepared(booster)
 
     def margin(self, x: np.ndarray) -> np.ndarray:
+        if len(x) == 1 and self.one_row is not None:
+            return np.array([self.one_row.margin(x)])
         return self.booster.inplace_predict(x, predict_type="margin").astype(np.float64)
 
     def contributions(self, x: np.ndarray) -> np.ndarray:
@@ -140,10 +185,10 @@ class Trees(Model):
     def load_files(self, folder: Path) -> None:
         import xgboost as xgb
 
-        self.booster = xgb.Booster({"nthread": 1})
-        self.booster.load_model(folder / "booster.ubj")
-        self.booster.set_param({"nthread": 1})
-        found = self.booster.num_features()
+        booster = xgb.Booster({"nthread": 1})
+        booster.load_model(folder / "booster.ubj")
+        self._take(booster)
+        found = booster.num_features()
         if found != len(self.features):
             raise ModelError(
                 f"the trees have {found} features, model.json names {len(self.features)}"
