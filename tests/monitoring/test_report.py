@@ -19,6 +19,7 @@ from mlkit.etl import Logs
 from mlkit.metrics import TITLES
 from mlkit.monitoring import Findings, Performance, Period, write_report
 from mlkit.policy import Policy, Route
+from mlkit.promises import Promise
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
@@ -88,7 +89,10 @@ def findings(labels: int, decided: int = 30) -> Findings:
     score = np.linspace(0.01, 0.99, labels)
     judged = pl.DataFrame(dict(label=score > 0.5, probability=score))
     metrics = dict.fromkeys([*TITLES, "rows", "positives"], float("nan"))
-    performance = Performance(judged, dict(served=score), dict(served=metrics))
+    promised = Promise(0.0, 0.1, 0.9, (9.0, 9.0), (8.0, 10.0)).kept(
+        judged.with_columns(label_weight=1.0)
+    )
+    performance = Performance(judged, dict(served=score), dict(served=metrics), promised)
     parity = dict(compared=decided, different=0, by_feature={}, scores_different=0)
     return Findings(period, parity, performance, drift(before, after, before.columns))
 

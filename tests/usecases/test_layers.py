@@ -24,6 +24,7 @@ from mlkit.monitoring import Period, decisions_summary, drift_since_training, pe
 from mlkit.parity import compare, different_scores, recompute, served_features
 from mlkit.period import first_cut
 from mlkit.policy import save_policy
+from mlkit.promises import Promise
 from mlkit.recipes import Recipe, fit
 from mlkit.splits import known_labels
 from mlkit.stores import load_store, open_store
@@ -176,8 +177,10 @@ def test_monitoring_takes_every_type_of_feature(kit):
     frame = recompute(usecase, kit.logs, period.rows["event_id"].to_list(), period.end)
     moved = drift_since_training(period, kit.frame, frame, model)
     assert moved.height == len(FEATURES.names) + 1
-    judged = performance(period, frame, {})
+    judged = performance(period, frame, {}, Promise(0.0, 0.1, 0.9, (9.0, 9.0), (8.0, 10.0)))
     assert judged.metrics["served"]["rows"] > 20
+    assert judged.promised["low"] <= judged.promised["expected"] <= judged.promised["high"]
+    assert judged.promised["happened"] >= judged.label.sum()
     summary = decisions_summary(period.rows, [r.name for r in usecase.policy.routes])
     assert summary["automatic"] + summary["human"] == len(kit.decisions)
     assert matrix(frame, model.features).shape == (len(kit.decisions), len(FEATURES.inputs))
