@@ -73,7 +73,9 @@ class Consumers:
         return self.end(pid, signal.SIGKILL)
 
     def end(self, pid: int, how: signal.Signals = signal.SIGTERM) -> int:
-        "Send a signal; how it ended."
+        "Send a signal, SIGTERM once it is listened to; how it ended."
+        while how == signal.SIGTERM and not listens(pid, how) and not self.ended(pid):
+            pass
         os.kill(pid, how)
         return self.wait(pid)
 
@@ -87,6 +89,13 @@ class Consumers:
         self.process.stdin.close()
         self.process.kill()
         self.process.wait()
+
+
+def listens(pid: int, to: signal.Signals) -> bool:
+    "Has the process a handler of this signal? As Linux tells it."
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (to - 1) & 1)
 
 
 # %% What must hold
