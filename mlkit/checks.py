@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from .features import FeatureSet
+from .intervals import resampled
 from .metrics import relative_calibration_error
 from .modelfiles import load_model, save_model
 from .models import Model, ModelError, matrix, row
@@ -213,6 +214,8 @@ class Limits:
     calibration: float = 0.25  # expected calibration error, as a share of the base rate
     standard_errors: float = 2.5  # of the base rate, allowed beside it
     shortfall: float = 0.05  # share of the champion's lead in AP over the base rate
+    chance: float = 0.99  # certainty that the ranking is better than chance
+    champion: float = 0.95  # certainty that it fell short of the champion by no more
 
     def calibration_limit(
         self,
@@ -232,7 +235,7 @@ def gates(
     "May the candidate replace the champion?"
     done = [
         _keeps_contract(checks),
-        _beats_base_rate(candidate, baseline),
+        _beats_chance(candidate, limits),
         _is_calibrated(candidate, limits),
     ]
     if champion is not None:
@@ -246,9 +249,11 @@ def _keeps_contract(checks: Sequence[Check]) -> Check:
     return Check("keeps the model contract", not failed, detail)
 
 
-def _beats_base_rate(candidate: Backtest, baseline: Backtest) -> Check:
-    ap, base = candidate.mean("ap"), baseline.mean("ap")
-    return Check("better than the base rate", ap > base, f"AP {ap:.3f} against {base:.3f}")
+def _beats_chance(candidate: Backtest, limits: Limits) -> Check:
+    auc = resampled(candidate, "auc")
+    low = auc.above(limits.chance)
+    detail = f"AUC {auc.value:.3f}, with {limits.chance:.0%} certainty above {low:.3f}"
+    return Check("better than chance", low > 0.5, detail)
 
 
 def _is_calibrated(candidate: Backtest, limits: Limits) -> Check:
@@ -262,7 +267,19 @@ def _is_calibrated(candidate: Backtest, limits: Limits) -> Check:
 def _not_worse(
     candidate: Backtest, baseline: Backtest, champion: Backtest, limits: Limits
 ) -> Check:
-    ap, held = candidate.mean("ap"), champion.mean("ap")
-    tolerance = limits.shortfall * max(0.0, held - baseline.mean("ap"))
-    detail = f"AP {ap:.3f} against {held:.3f}, tolerance {tolerance:.3f}"
-    return Check("not worse than the champion", ap >= held - tolerance, detail)
+    if not _on_the_same_rows(candidate, champion):
+        return Check("not worse than the champion", False, "they were judged on different rows")
+    ap, held = resampled(candidate, "ap"), resampled(champion, "ap")
+    tolerance = limits.shortfall * max(0.0, held.value - baseline.mean("ap"))
+    low = (ap - held).above(limits.champion)
+    detail = (
+        f"AP {ap.value:.3f} against {held.value:.3f}, with {limits.champion:.0%} certainty "
+        f"{low:+.3f} or more, tolerance {-tolerance:+.3f}"
+    )
+    return Check("not worse than the champion", low >= -tolerance, detail)
+
+
+def _on_the_same_rows(one: Backtest, other: Backtest) -> bool:
+    "Can two records be compared draw by draw?"
+    named = ("labels", "fold", "entity", "caught")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in named)

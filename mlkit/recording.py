@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError, first_line
+from .intervals import RESAMPLED, resampled
 from .metrics import TITLES
 from .modelfiles import save_model
 from .recipes import Backtest
@@ -44,8 +45,8 @@ def model_card(
 A {recipe.kind} model over {len(trained.model.features)} features, trained at the cut \
 {lineage.get('cut')} on {rows['train']:,} requests, {rows['positives']:,} of them positive.
 
-**Validation** (mean ± population standard deviation over {folds} earlier cuts; what was \
-already known to be positive is left out):
+**Validation** (mean ± population standard deviation over {folds} earlier cuts, and where the mean \
+lies with 95 % when entities are drawn anew; what was already known to be positive is left out):
 
 {_table(trained.backtests)}
 
@@ -66,8 +67,15 @@ def _table(backtests: dict[str, Backtest]) -> str:
 
 
 def _figures(record: Backtest) -> str:
-    cells = [f"{record.mean(m):.3f} ± {record.spread(m):.3f}" for m in _RECORDED]
-    return " | ".join(cells)
+    return " | ".join(_figure(record, metric) for metric in _RECORDED)
+
+
+def _figure(record: Backtest, metric: str) -> str:
+    figure = f"{record.mean(metric):.3f} ± {record.spread(metric):.3f}"
+    if metric not in RESAMPLED:
+        return figure
+    low, high = resampled(record, metric).interval()
+    return f"{figure} ({low:.3f} to {high:.3f})"
 
 # %% ../nbs/07a_recording.ipynb #dc7a1b13
 _ADVICE = {  # part of the database's own message -> what to do
