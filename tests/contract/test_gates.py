@@ -15,6 +15,7 @@ from mlkit.checks import Check, Limits, check_invariances, check_model, gates
 from mlkit.intervals import resampled
 from mlkit.models import ModelError, matrix
 from mlkit.promises import out_of_fold
+from mlkit.questions import Bounds
 from mlkit.recipes import Backtest, Compute, Recipe, fit
 
 PASSED = [Check("a contract", True)]
@@ -172,7 +173,7 @@ def test_checks_take_every_type_of_feature(kind, frame):
         str(t).partition("(")[0] for t in frame.dtypes
     }
     model = fit(Recipe(kind), frame, FEATURES.inputs, FEATURES.hash, Compute(threads=1))
-    checks = check_model(model, FEATURES, frame, latency_budget_ms=1000)
+    checks = check_model(model, FEATURES, frame, 1000, Bounds(alone_seconds=0.3, calls=500))
     same = SimpleNamespace(name="nothing changes", allowed="same", change=dict)
     rebuilt = SimpleNamespace(
         name="rebuilt by name",
