@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from .modelfiles import load_model, save_model
-from .models import Model
+from .modelfiles import find_kind, load_model, save_model
+from .models import Model, ModelError
 from .questions import QUESTIONS, Answer, Bounds, Trial, _Listener, answered, same_bits
 
 # %% auto #0
-__all__ = ['child', 'ask_apart']
+__all__ = ['child', 'ask_apart', 'read_file']
 
 # %% ../nbs/07c_apart.ipynb #bf167470
 _HOURS = [*range(1, 25), *(24 * days + 0.5 for days in (*range(2, 8), *range(31, 400, 30)))]
@@ -308,3 +308,53 @@ def _saved(model: Model, x: np.ndarray, own: dict[str, str] | None) -> Answer:
     except Exception as e:
         return False, f"failed: {type(e).__name__}: {e}"
     return _bits(scores) == own["sample"], f"{len(sample)} rows"
+
+# %% ../nbs/07c_apart.ipynb #ca0f51cf
+def _take_file() -> None:  # what it is to take comes by the first argument
+    "In a process of its own: read a file that holds a model, and ask it."
+    task = json.loads(sys.argv[1])
+    try:
+        taken = _from_file(task)
+        for value in (0.0, 1.0, -1e3):
+            taken.score(np.full((1, len(taken.features)), value))
+            taken.contributions(np.full((1, len(taken.features)), value))
+    except Exception as e:
+        why = str(e) if isinstance(e, ModelError) else f"{type(e).__name__}: {e}"
+        raise SystemExit(f"refused: {why}") from None
+
+
+def _from_file(task: dict[str, Any]) -> Model:
+    kind = find_kind(task["kind"])
+    return kind.from_file(Path(task["file"]), task["features"], **task["options"])
+
+
+def read_file(
+    kind: str,
+    path: Path,
+    features: list[str],  # in the order of its inputs
+    **options: Any,  # the kind's own
+) -> Model:
+    "A model that was trained elsewhere; read here once another process has read it and lives."
+    task = dict(kind=kind, file=str(path), features=features, options=options)
+    if not path.is_file():
+        raise ModelError(f"there is no file {path}.")
+    paths = json.dumps([str(Path(place).absolute()) for place in sys.path])
+    command = (
+        f"import sys; sys.path[:0] = {paths}; from mlkit.apart import _take_file; _take_file()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command, json.dumps(task)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    _, refused, why = done.stderr.rpartition("refused: ")
+    if refused:
+        raise ModelError(why.strip())
+    if done.returncode:
+        raise ModelError(
+            f"{path} cannot be read as a model of kind {kind!r}: the process that tried ended "
+            f"with {done.returncode}. It is damaged, or of another kind."
+        )
+    return _from_file(task)

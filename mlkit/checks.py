@@ -19,7 +19,7 @@ from .metrics import relative_calibration_error
 from .models import Model, ModelError, matrix, row
 from .promises import out_of_fold
 from .questions import Bounds
-from .recipes import Backtest
+from .recipes import Backtest, probabilities
 
 # %% auto #0
 __all__ = ['Check', 'check_model', 'check_invariances', 'Limits', 'gates']
@@ -124,6 +124,7 @@ def gates(
     baseline: Backtest,  # the constant
     champion: Backtest | None = None,  # the current champion's recipe on the same folds
     limits: Limits = Limits(),
+    calibration: tuple[float, float] | None = None,  # as it will be served; None: not judged
 ) -> list[Check]:
     "May the candidate replace the champion?"
     done = [
@@ -131,8 +132,12 @@ def gates(
         _beats_chance(candidate, limits),
         _is_calibrated(candidate, limits),
     ]
+    if calibration is not None:
+        done.append(_is_calibrated_as_served(candidate, calibration, limits))
     if champion is not None:
-        done.append(_not_worse(candidate, baseline, champion, limits))
+        folds = min(len(record.by_fold) for record in (candidate, champion))
+        one, base, other = (record.latest(folds) for record in (candidate, baseline, champion))
+        done.append(_not_worse(one, base, other, limits))
     return done
 
 
@@ -150,11 +155,23 @@ def _beats_chance(candidate: Backtest, limits: Limits) -> Check:
 
 
 def _is_calibrated(candidate: Backtest, limits: Limits) -> Check:
+    return Check("calibrated out of time", *_off_by(candidate, out_of_fold(candidate), limits))
+
+
+def _is_calibrated_as_served(
+    candidate: Backtest, calibration: tuple[float, float], limits: Limits
+) -> Check:
+    predicted = probabilities(candidate.margins, calibration)
+    return Check("calibrated as it is served", *_off_by(candidate, predicted, limits))
+
+
+def _off_by(candidate: Backtest, predicted: np.ndarray, limits: Limits) -> tuple[bool, str]:
+    "Whether probabilities come true nearly enough."
     labels = candidate.labels
-    error = relative_calibration_error(labels, out_of_fold(candidate), candidate.weights)
+    error = relative_calibration_error(labels, predicted, candidate.weights)
     limit = limits.calibration_limit(int(labels.sum()))
     detail = f"off by {error:.2f} of a base rate of {labels.mean():.2%}, limit {limit:.2f}"
-    return Check("calibrated out of time", error <= limit, detail)
+    return error <= limit, detail
 
 
 def _not_worse(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .modelfiles import find_kind
 from .models import Examples, Model, ModelError, logistic, matrix
 
 # %% auto #0
-__all__ = ['IMBALANCE', 'Recipe', 'Compute', 'fit', 'Backtest', 'backtest', 'calibrate', 'probabilities']
+__all__ = ['IMBALANCE', 'Recipe', 'Compute', 'fit', 'Backtest', 'backtest', 'record_of', 'calibrate', 'probabilities']
 
 # %% ../nbs/06f_recipes.ipynb #eaacbf75
 IMBALANCE = ("none", "weight")
@@ -126,6 +127,13 @@ class Backtest:
         "Population standard deviation over the folds."
         return float(np.std([metrics[metric] for metrics in self.by_fold]))
 
+    def latest(self, folds: int) -> Backtest:
+        "The record of so many folds, the latest."
+        own = self.fold < folds
+        rows = {name: getattr(self, name)[own] for name in _ROWS}
+        rows["entity"] = np.unique(rows["entity"], return_inverse=True)[1]
+        return Backtest(self.recipe, self.by_fold[:folds], **rows)
+
     def save(self, path: Path) -> None:
         "Write it as one `.npz` file."
         about = json.dumps(dict(recipe=asdict(self.recipe), by_fold=self.by_fold))
@@ -160,6 +168,25 @@ def backtest(
     return judged.backtest(recipe)
 
 
+def record_of(model: Model, data: Data, compute: Compute = Compute()) -> Backtest:
+    "That of a model's recipe; of a model without one, as it is, on what came after its training."
+    if recipe := model.about.get("recipe"):
+        return backtest(Recipe(**recipe), data, compute)
+    until = model.about.get("trained_until")
+    since = datetime.fromisoformat(until) if until else data.cut
+    folds = [fold for fold in data.folds if fold.cut >= since]
+    if len(folds) < 2:
+        raise TrainingError(
+            f"the model was trained elsewhere, until {until or 'nobody knows when'}, and of the "
+            f"validation folds {len(folds)} begin later; two are needed to judge it by what it "
+            "has not seen. Wait for more labels, or take one that was trained on less."
+        )
+    judged = _Judged()
+    for fold in folds:
+        judged.add(model, fold, data)
+    return judged.backtest(Recipe(model.kind))
+
+
 @dataclass
 class _Judged:
     "The folds that a backtest has come to."
@@ -169,7 +196,7 @@ class _Judged:
 
     def add(self, model: Model, fold: Fold, data: Data) -> None:
         "Judge a fold's model on what followed: its ranking of the test, its margins of everyone."
-        x = matrix(fold.served, data.inputs)
+        x = matrix(fold.served, model.features)
         scored = fold.served.with_columns(score=pl.Series(model.score(x)))
         self.rows.append(
             scored.select(
