@@ -22,7 +22,6 @@ class Constant(Model):
     "The same margin for everyone."
 
     kind = "constant"
-    additive = True
     z: float = 0.0
 
     def fit(self, examples: Examples, params: dict[str, Any]) -> None:
@@ -44,7 +43,6 @@ class Linear(Model):
     "Logistic regression on standardised features; a missing value counts as the training mean."
 
     kind = "logistic"
-    additive = True
     weights: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
@@ -135,7 +133,6 @@ class Trees(Model):
     "Gradient-boosted trees (XGBoost), in its own binary format."
 
     kind = "xgboost"
-    additive = True
     start = dict(
         n_estimators=100,
         learning_rate=0.1,
@@ -168,12 +165,6 @@ class Trees(Model):
         boost = _boost_here if examples.cluster is None else _boost_on_cluster
         self._take(boost(examples, settings, rounds))
 
-    @classmethod
-    def from_file(cls, path: Path, features: list[str], **options: Any) -> Trees:
-        made = cls(features)
-        made._read(path)
-        return made
-
     def _take(self, booster: Any) -> None:
         booster.set_param({"nthread": 1})
         self.booster, self.one_row = booster, _prepared(booster)
@@ -192,13 +183,10 @@ class Trees(Model):
         self.booster.save_model(folder / "booster.ubj")
 
     def load_files(self, folder: Path) -> None:
-        self._read(folder / "booster.ubj")
-
-    def _read(self, path: Path) -> None:
         import xgboost as xgb
 
         booster = xgb.Booster({"nthread": 1})
-        booster.load_model(path)
+        booster.load_model(folder / "booster.ubj")
         self._take(booster)
         found = booster.num_features()
         if found != len(self.features):

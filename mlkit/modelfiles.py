@@ -13,7 +13,6 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from .foreign import LightGBM, Onnx
 from .kinds import Constant, Linear, Trees
 from .models import Model, ModelError
 
@@ -22,7 +21,7 @@ __all__ = ['GROUP', 'find_kind', 'known_kinds', 'save_model', 'model_digest', 'l
 
 # %% ../nbs/06d_modelfiles.ipynb #caf63872
 GROUP = "mlkit.models"  # entry points of other packages: name of the kind = module:Class
-_BUILT_IN = (Constant, Linear, Trees, LightGBM, Onnx)
+_BUILT_IN = (Constant, Linear, Trees)
 
 
 def find_kind(name: str) -> type[Model]:
