@@ -13,10 +13,10 @@ export BENTOML_DO_NOT_TRACK := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick check fix notebooks lab docs serve bench lock clean
+.PHONY: help setup run test quick replaceability check fix notebooks lab docs serve bench lock clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 	@echo; echo "  make run SOURCE=payments.parquet PARAMS='-p cut=2018-08-08'"
 	@echo "  make run USECASE=shop.bookings SOURCE=bookings.parquet"
 
@@ -39,6 +39,9 @@ test: setup check ## every test
 
 quick: setup ## the tests that need neither service nor pipeline
 	@python -m pytest -n 2 --dist loadfile tests -m "not service and not pipeline"
+
+replaceability: setup ## every model in the place of every other, under load (an hour)
+	@MLKIT_REPLACEABILITY=long python -m pytest -q tests/pipeline/test_replaceable.py
 
 check: setup ## linters, types, notebooks clean and in step with mlkit/
 	@ruff check nbs pipelines mlkit tests docs benchmarks tools

@@ -5,25 +5,24 @@
 # %% ../nbs/08_checks.ipynb #67f439da
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from .apart import ask_apart
 from .features import FeatureSet
+from .intervals import resampled
 from .metrics import relative_calibration_error
-from .modelfiles import load_model, save_model
 from .models import Model, ModelError, matrix, row
 from .promises import out_of_fold
-from .recipes import Backtest
+from .questions import Bounds
+from .recipes import Backtest, probabilities
 
 # %% auto #0
-__all__ = ['Answer', 'Check', 'check_model', 'check_invariances', 'Limits', 'gates']
+__all__ = ['Check', 'check_model', 'check_invariances', 'Limits', 'gates']
 
 # %% ../nbs/08_checks.ipynb #fe2c7eda
 @dataclass(frozen=True)
@@ -34,105 +33,13 @@ class Check:
     passed: bool
     detail: str = ""
 
-
-Answer = tuple[bool, str]  # passed, detail
-
-# %% ../nbs/08_checks.ipynb #bf2dca59
-@dataclass(frozen=True)
-class _Trial:
-    "A model and the rows it is tried on."
-
-    model: Model
-    x: np.ndarray  # shape (rows, features)
-    some: np.ndarray  # numbers of the rows that are tried one by one
-    latency_budget_ms: float
-
-    @cached_property
-    def scores(self) -> np.ndarray:
-        return self.model.score(self.x)
-
-    @cached_property
-    def one_by_one(self) -> tuple[np.ndarray, np.ndarray]:
-        "Scores of some rows, each alone, and the seconds that each took."
-        scores, seconds = [], []
-        for i in self.some:
-            start = time.perf_counter()
-            scores.append(self.model.score(self.x[i : i + 1])[0])
-            seconds.append(time.perf_counter() - start)
-        return np.array(scores), np.array(seconds)
-
-# %% ../nbs/08_checks.ipynb #af67ee59
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    "The same bits."
-    return a.tobytes() == b.tobytes()
-
-
-def _finite(trial: _Trial) -> Answer:
-    return bool(np.isfinite(trial.scores).all()), f"{len(trial.x):,} rows"
-
-
-def _probabilities(trial: _Trial) -> Answer:
-    low, high = trial.scores.min(), trial.scores.max()
-    return bool(low >= 0 and high <= 1), f"from {low:.4f} to {high:.4f}"
-
-
-def _deterministic(trial: _Trial) -> Answer:
-    twice = trial.model.score(trial.x)
-    return _same(trial.scores, twice), f"{len(trial.x):,} rows scored twice"
-
-
-def _independent(trial: _Trial) -> Answer:
-    alone = _same(trial.one_by_one[0], trial.scores[trial.some])
-    order = np.random.default_rng(0).permutation(len(trial.x))
-    shuffled = _same(trial.model.score(trial.x[order]), trial.scores[order])
-    return alone and shuffled, f"{len(trial.some)} rows one by one, all shuffled"
-
-
-def _saved(trial: _Trial) -> Answer:
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(trial.model, folder)
-        back = load_model(folder)
-    return _same(back.score(trial.x), trial.scores), "saved, read back, scored once more"
-
-# %% ../nbs/08_checks.ipynb #39775ee5
-def _missing(trial: _Trial) -> Answer:
-    empty = np.full((1, trial.x.shape[1]), np.nan)
-    return True, f"all features missing: {trial.model.score(empty)[0]:.4f}"
-
-
-def _contributions(trial: _Trial) -> Answer:
-    x = trial.x[trial.some[:50]]
-    moved = trial.model.contributions(x)
-    if moved.shape != x.shape or not np.isfinite(moved).all():
-        return False, f"of shape {moved.shape} for rows of shape {x.shape}, or not finite"
-    alone = [trial.model.contributions(x[i : i + 1]) for i in range(len(x))]
-    return _same(np.concatenate(alone), moved), f"{len(x)} rows one by one"
-
-
-def _fast(trial: _Trial) -> Answer:
-    median = float(np.median(trial.one_by_one[1]) * 1000)
-    budget = trial.latency_budget_ms
-    return median <= budget, f"median {median:.2f} ms a row, budget {budget:g} ms"
-
-
-_CONTRACT: dict[str, Callable[[_Trial], Answer]] = {
-    "scores are finite": _finite,
-    "scores are probabilities": _probabilities,
-    "scoring is deterministic": _deterministic,
-    "rows are independent": _independent,
-    "saving changes nothing": _saved,
-    "missing facts do not break it": _missing,
-    "contributions are reproducible": _contributions,
-    "within the latency budget": _fast,
-}
-
 # %% ../nbs/08_checks.ipynb #9f42e975
 def check_model(
     model: Model,
     features: FeatureSet,
     frame: pl.DataFrame,  # feature rows to try it on
-    latency_budget_ms: float = 50.0,  # slowest acceptable median score of one row
-    sample: int = 200,  # rows scored one by one
+    latency_budget_ms: float = 50.0,  # for the score and contributions of one row, p99
+    bounds: Bounds = Bounds(),
 ) -> list[Check]:
     "Does a model keep the contract of `models.Model`?"
     if not frame.height:
@@ -140,22 +47,9 @@ def check_model(
     done = [_known(model, features), _same_definitions(model, features)]
     if not done[0].passed:
         return done[:1]
-    some = np.linspace(0, frame.height - 1, min(sample, frame.height)).astype(int)
-    trial = _Trial(model, matrix(frame, model.features), some, latency_budget_ms)
-    for name, question in _CONTRACT.items():
-        done.append(_answered(name, question, trial))
-        if name == "scores are finite" and not done[-1].passed:
-            break
-    return done
-
-
-def _answered(name: str, question: Callable[[_Trial], Answer], trial: _Trial) -> Check:
-    "Ask; a model that fails on the question has not passed it."
-    try:
-        passed, detail = question(trial)
-    except (ModelError, ValueError, ArithmeticError, LookupError, TypeError) as e:
-        return Check(name, False, f"failed: {e}")
-    return Check(name, passed, detail)
+    bounds = replace(bounds, latency_ms=latency_budget_ms)
+    answers = ask_apart(model, matrix(frame, model.features), bounds)
+    return done + [Check(name, *answer) for name, answer in answers.items()]
 
 
 def _known(model: Model, features: FeatureSet) -> Check:
@@ -178,18 +72,18 @@ def check_invariances(
 ) -> list[Check]:
     "Does the score move the way the domain demands?"
     rows = frame.gather_every(max(1, frame.height // sample)).to_dicts()
-    before = _scores(model, rows)
-    return [_check_invariance(model, rule, rows, before) for rule in invariances]
+    return [_check_invariance(model, rule, rows) for rule in invariances]
 
 
 def _scores(model: Model, rows: list[dict[str, Any]]) -> np.ndarray:
     return model.score(np.concatenate([row(values, model.features) for values in rows]))
 
 
-def _check_invariance(
-    model: Model, rule: Any, rows: list[dict[str, Any]], before: np.ndarray
-) -> Check:
-    after = _scores(model, [rule.change(values) for values in rows])
+def _check_invariance(model: Model, rule: Any, rows: list[dict[str, Any]]) -> Check:
+    try:
+        before, after = _scores(model, rows), _scores(model, [rule.change(v) for v in rows])
+    except Exception as e:
+        return Check(rule.name, False, f"failed: {type(e).__name__}: {e}")
     wrong = _WRONG[rule.allowed](before, after)
     if not wrong.any():
         return Check(rule.name, True, f"{len(rows)} rows")
@@ -213,6 +107,8 @@ class Limits:
     calibration: float = 0.25  # expected calibration error, as a share of the base rate
     standard_errors: float = 2.5  # of the base rate, allowed beside it
     shortfall: float = 0.05  # share of the champion's lead in AP over the base rate
+    chance: float = 0.99  # certainty that the ranking is better than chance
+    champion: float = 0.95  # certainty that it fell short of the champion by no more
 
     def calibration_limit(
         self,
@@ -228,15 +124,20 @@ def gates(
     baseline: Backtest,  # the constant
     champion: Backtest | None = None,  # the current champion's recipe on the same folds
     limits: Limits = Limits(),
+    calibration: tuple[float, float] | None = None,  # as it will be served; None: not judged
 ) -> list[Check]:
     "May the candidate replace the champion?"
     done = [
         _keeps_contract(checks),
-        _beats_base_rate(candidate, baseline),
+        _beats_chance(candidate, limits),
         _is_calibrated(candidate, limits),
     ]
+    if calibration is not None:
+        done.append(_is_calibrated_as_served(candidate, calibration, limits))
     if champion is not None:
-        done.append(_not_worse(candidate, baseline, champion, limits))
+        folds = min(len(record.by_fold) for record in (candidate, champion))
+        one, base, other = (record.latest(folds) for record in (candidate, baseline, champion))
+        done.append(_not_worse(one, base, other, limits))
     return done
 
 
@@ -246,23 +147,49 @@ def _keeps_contract(checks: Sequence[Check]) -> Check:
     return Check("keeps the model contract", not failed, detail)
 
 
-def _beats_base_rate(candidate: Backtest, baseline: Backtest) -> Check:
-    ap, base = candidate.mean("ap"), baseline.mean("ap")
-    return Check("better than the base rate", ap > base, f"AP {ap:.3f} against {base:.3f}")
+def _beats_chance(candidate: Backtest, limits: Limits) -> Check:
+    auc = resampled(candidate, "auc")
+    low = auc.above(limits.chance)
+    detail = f"AUC {auc.value:.3f}, with {limits.chance:.0%} certainty above {low:.3f}"
+    return Check("better than chance", low > 0.5, detail)
 
 
 def _is_calibrated(candidate: Backtest, limits: Limits) -> Check:
+    return Check("calibrated out of time", *_off_by(candidate, out_of_fold(candidate), limits))
+
+
+def _is_calibrated_as_served(
+    candidate: Backtest, calibration: tuple[float, float], limits: Limits
+) -> Check:
+    predicted = probabilities(candidate.margins, calibration)
+    return Check("calibrated as it is served", *_off_by(candidate, predicted, limits))
+
+
+def _off_by(candidate: Backtest, predicted: np.ndarray, limits: Limits) -> tuple[bool, str]:
+    "Whether probabilities come true nearly enough."
     labels = candidate.labels
-    error = relative_calibration_error(labels, out_of_fold(candidate), candidate.weights)
+    error = relative_calibration_error(labels, predicted, candidate.weights)
     limit = limits.calibration_limit(int(labels.sum()))
     detail = f"off by {error:.2f} of a base rate of {labels.mean():.2%}, limit {limit:.2f}"
-    return Check("calibrated out of time", error <= limit, detail)
+    return error <= limit, detail
 
 
 def _not_worse(
     candidate: Backtest, baseline: Backtest, champion: Backtest, limits: Limits
 ) -> Check:
-    ap, held = candidate.mean("ap"), champion.mean("ap")
-    tolerance = limits.shortfall * max(0.0, held - baseline.mean("ap"))
-    detail = f"AP {ap:.3f} against {held:.3f}, tolerance {tolerance:.3f}"
-    return Check("not worse than the champion", ap >= held - tolerance, detail)
+    if not _on_the_same_rows(candidate, champion):
+        return Check("not worse than the champion", False, "they were judged on different rows")
+    ap, held = resampled(candidate, "ap"), resampled(champion, "ap")
+    tolerance = limits.shortfall * max(0.0, held.value - baseline.mean("ap"))
+    low = (ap - held).above(limits.champion)
+    detail = (
+        f"AP {ap.value:.3f} against {held.value:.3f}, with {limits.champion:.0%} certainty "
+        f"{low:+.3f} or more, tolerance {-tolerance:+.3f}"
+    )
+    return Check("not worse than the champion", low >= -tolerance, detail)
+
+
+def _on_the_same_rows(one: Backtest, other: Backtest) -> bool:
+    "Can two records be compared draw by draw?"
+    named = ("labels", "fold", "entity", "caught")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in named)

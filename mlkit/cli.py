@@ -6,114 +6,23 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
-import time
-from collections.abc import Sequence
-from datetime import datetime, timezone
 from io import TextIOWrapper
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from . import commands_cases, commands_data, commands_service
-from .commands_data import cluster_address
-from mlkit.display import (
-    RunDisplay,
-    Terminal,
-    console,
-    cut_line,
-    next_steps,
-    parameters_table,
-    preview_table,
-    show_figures,
-    styled,
-)
+from . import commands_cases, commands_data, commands_models, commands_run, commands_service
+from .display import Terminal, console, styled
 from .errors import UserError
-from .period import FOUND
-from .pipeline import Selection, StepFailed, preview
-from .pipeline import run as run_steps
-from .project import project_file
-from .records import Record
-from .runs import Prepared, chosen_cut, only_one, prepare, remember, simulator_parameters
-from .settings import Settings, load_settings
-from .steps import Step, load_pipeline
-from .storage import read_json, replace_text
-from .usecase import load_usecase
+from .pipeline import StepFailed
+from .settings import load_settings
 from .views import settings_table
-from .workspaces import Workspace, activate
 
 # %% auto #0
-__all__ = ['app', 'Parameters', 'conclude', 'run', 'train', 'settings', 'exit_code', 'main']
-
-# %% ../nbs/18_cli.ipynb #c39f183e
-def _point(link: Path, target: Path) -> None:
-    "Let a link point to a run, at once."
-    part = link.with_name(f".{link.name}.part")
-    part.unlink(missing_ok=True)
-    part.symlink_to(target)
-    os.replace(part, link)
-
-
-def conclude(
-    steps: Sequence[Step], settings: Settings, workspace: Workspace, run_dir: Path
-) -> None:
-    "Complete the summary of a run, where it got so far, and link to it."
-    path = run_dir / "summary.json"
-    if not path.exists():
-        return
-    records = {step.name: Record.read(workspace, step.name) for step in steps}
-    finished = {name: record for name, record in records.items() if record}
-    memory = {name: record.peak_mb for name, record in finished.items()}
-    summary = read_json(path, _STALE)
-    summary["seconds"] = {name: record.seconds for name, record in finished.items()}
-    summary["peak_memory_mb"] = max(memory.values())
-    summary["peak_memory_mb_by_step"] = memory
-    replace_text(path, json.dumps(summary, indent=1))
-    _point(settings.runs / "latest", Path(run_dir.name))
-    _point(workspace / "latest", Path(os.path.relpath(run_dir.resolve(), workspace.path.resolve())))
-
-
-_STALE = "delete it, and make the report again: mlkit run --from 08_monitor."
-
-
-def _show_latest(workspace: Workspace, run_dir: Path | None) -> None:
-    "The figures of the workspace's latest run, and where to go from there."
-    path = workspace / "latest" / "summary.json"
-    if not path.exists():
-        return
-    summary = read_json(path, _STALE)
-    if run_dir is not None and path.resolve().parent != run_dir.resolve():
-        console.print(f"The figures are those of an earlier run, {path.resolve().parent.name}:")
-    show_figures(summary)
-    cut = chosen_cut(workspace)
-    if cut and cut.origin == FOUND:
-        console.print(cut_line(cut))
-    console.print()
-    for name, where in next_steps(workspace, summary["example_decision"]):
-        console.print(f"{name:<8} {where}", soft_wrap=True)
+__all__ = ['app', 'settings', 'exit_code', 'main']
 
 # %% ../nbs/18_cli.ipynb #ca411491
-def _run(settings: Settings, prepared: Prepared, selection: Selection) -> Path | None:
-    "Run what must run, watched, and conclude; the run's folder, None where nothing ran."
-    workspace, pipeline = prepared.workspace, prepared.pipeline
-    began = time.monotonic()
-    activate(settings, workspace.name)
-    remember(workspace, prepared.given)
-    if not any(status.why for status in preview(pipeline, selection)):
-        seconds = time.monotonic() - began
-        console.print(f"everything is up to date in workspace {workspace.name} ({seconds:.1f} s)")
-        return None
-    run_dir = settings.runs / datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    run_dir.mkdir(mode=0o700, parents=True)
-    with RunDisplay(pipeline.steps) as display:
-        run_steps(pipeline, selection, settings.root, run_dir, display)
-    conclude(pipeline.steps, settings, workspace, run_dir)
-    return run_dir
-
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -122,81 +31,6 @@ app = typer.Typer(
     help="From raw events to a served, traceable decision.\n\nStart with `mlkit run`; "
     "then look at `mlkit review list`, `mlkit trace`, `mlkit models`.",
 )
-Parameters = Annotated[
-    list[str], typer.Option("-p", "--param", help="a parameter, as name=value; repeatable")
-]
-
-# %% ../nbs/18_cli.ipynb #2aa95d7e
-@app.command()
-def run(
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="a Parquet, CSV or JSONL file, a glob of them, or `simulator`; "
-            "default: what the active workspace was made from"
-        ),
-    ] = None,
-    p: Parameters = [],  # noqa: B006
-    parameters: Annotated[
-        bool, typer.Option("--parameters", help="list what -p may be followed by")
-    ] = False,
-    advance: Annotated[
-        bool, typer.Option(help="move on by one test period, with the labels known by then")
-    ] = False,
-    force: Annotated[bool, typer.Option(help="run every step")] = False,
-    start: Annotated[str, typer.Option("--from", help="run this step and all after it")] = "",
-    only: Annotated[list[str], typer.Option(help="one step only; repeatable")] = [],  # noqa: B006
-    dry_run: Annotated[bool, typer.Option(help="say what would run, and why")] = False,
-) -> None:
-    """Run the pipeline; steps that are up to date are skipped, and a failed run resumes.
-
-    Examples:
-
-        mlkit run
-
-        mlkit run --source events.parquet -p cut=2018-08-08
-
-        mlkit run -p kind=logistic -p "override_gates=a simpler model, to compare"
-
-        mlkit run --parameters
-
-        mlkit run --dry-run
-
-        mlkit run --advance
-    """
-    settings = load_settings()
-    usecase = load_usecase(settings.usecase)
-    if parameters:
-        steps = load_pipeline(project_file(settings.root, "pipelines"))
-        return console.print(parameters_table(steps, simulator_parameters(usecase)))
-    prepared = prepare(settings, usecase, source, p, advance)
-    if prepared.note:
-        console.print(prepared.note, soft_wrap=True)
-    selection = Selection(force, start, tuple(only))
-    if dry_run:
-        return console.print(preview_table(preview(prepared.pipeline, selection)))
-    with only_one(prepared.workspace):
-        run_dir = _run(settings, prepared, selection)
-    _show_latest(prepared.workspace, run_dir)
-
-# %% ../nbs/18_cli.ipynb #f3ddeb55
-@app.command()
-def train(
-    engine: Annotated[str, typer.Option(help="local or dask")] = "local",
-    scheduler: Annotated[str, typer.Option(help="the Dask cluster, as tcp://host:port")] = "",
-    p: Parameters = [],  # noqa: B006
-) -> None:
-    """Run the training step alone: tune, calibrate, record a model; `mlkit run` checks it.
-
-    Examples:
-
-        mlkit train
-
-        mlkit train -p kind=logistic
-
-        mlkit train --engine dask --scheduler tcp://scheduler:8786
-    """
-    run(None, [*p, f"scheduler={cluster_address(engine, scheduler)}"], only=["03_train"])
 
 
 @app.command()
@@ -212,9 +46,11 @@ def settings() -> None:
     console.print(settings_table(load_settings()))
 
 
+app.add_typer(commands_run.app)
 app.add_typer(commands_data.app)
 app.add_typer(commands_service.app)
 app.add_typer(commands_cases.app)
+app.add_typer(commands_models.app)
 
 # %% ../nbs/18_cli.ipynb #f6a06add
 _EXPECTED = (UserError, ImportError, OSError)

@@ -170,6 +170,7 @@ def stream_versions(
 
 def moment(
     text: str,  # an ISO time or a day; empty: none
+    option: str = "--until",  # that it was given with
 ) -> datetime | None:
     "A moment as events have it; without an offset it is UTC, and a day begins at midnight."
     from mlkit.fields import Time
@@ -182,7 +183,7 @@ def moment(
         return Time().value(text if has_time else f"{text}T00:00:00Z")
     except (ValueError, OverflowError) as e:
         raise PipelineError(
-            f"--until {text}: {e}; write a day or an ISO time, "
+            f"{option} {text}: {e}; write a day or an ISO time, "
             "as in 2025-04-11 or 2025-04-11T10:15:00Z."
         ) from None
 

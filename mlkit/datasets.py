@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from .errors import UserError
+from .eventlog import scan
 from .events import Stream
 from .fields import TIME, Flag, Text
 from .maturity import Maturity, measure
@@ -21,7 +24,7 @@ from .metrics import evaluate
 from .splits import LabelRule, Plan, labelled, learnable, mark_known_positives
 
 # %% auto #0
-__all__ = ['with_features', 'TrainingError', 'Fold', 'has_both_classes', 'Data', 'made_up_data']
+__all__ = ['with_features', 'TrainingError', 'Fold', 'has_both_classes', 'Data', 'read_data', 'made_up_data']
 
 # %% ../nbs/06e_datasets.ipynb #3334304b
 def with_features(
@@ -154,6 +157,26 @@ def _summary(fold: Fold) -> dict[str, object]:
         positive=fold.train["label"].sum(),
         test=fold.test.height,
         test_positive=fold.test["label"].sum(),
+    )
+
+# %% ../nbs/06e_datasets.ipynb #52ce785f
+def read_data(
+    usecase: Any,  # `usecase.UseCase`
+    logs: Any,  # `etl.Logs`
+    frame: Path | str,  # the features of the requests before the cut
+    cut: datetime,
+) -> Data:
+    "What a workspace knows at a cut."
+    return Data(
+        usecase.labels,
+        usecase.plan,
+        usecase.entity,
+        requests=scan(logs[usecase.request], until=cut).collect(),
+        labels=scan(logs[usecase.labels.stream], until=cut).collect(),
+        features=pl.read_parquet(frame),
+        cut=cut,
+        inputs=usecase.features.inputs,
+        features_hash=usecase.features.hash,
     )
 
 # %% ../nbs/06e_datasets.ipynb #4e05dc37

@@ -22,6 +22,7 @@ class Constant(Model):
     "The same margin for everyone."
 
     kind = "constant"
+    additive = True
     z: float = 0.0
 
     def fit(self, examples: Examples, params: dict[str, Any]) -> None:
@@ -43,6 +44,7 @@ class Linear(Model):
     "Logistic regression on standardised features; a missing value counts as the training mean."
 
     kind = "logistic"
+    additive = True
     weights: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
@@ -133,6 +135,7 @@ class Trees(Model):
     "Gradient-boosted trees (XGBoost), in its own binary format."
 
     kind = "xgboost"
+    additive = True
     start = dict(
         n_estimators=100,
         learning_rate=0.1,
@@ -165,6 +168,12 @@ class Trees(Model):
         boost = _boost_here if examples.cluster is None else _boost_on_cluster
         self._take(boost(examples, settings, rounds))
 
+    @classmethod
+    def from_file(cls, path: Path, features: list[str], **options: Any) -> Trees:
+        made = cls(features)
+        made._read(path)
+        return made
+
     def _take(self, booster: Any) -> None:
         booster.set_param({"nthread": 1})
         self.booster, self.one_row = booster, _prepared(booster)
@@ -183,10 +192,13 @@ class Trees(Model):
         self.booster.save_model(folder / "booster.ubj")
 
     def load_files(self, folder: Path) -> None:
+        self._read(folder / "booster.ubj")
+
+    def _read(self, path: Path) -> None:
         import xgboost as xgb
 
         booster = xgb.Booster({"nthread": 1})
-        booster.load_model(folder / "booster.ubj")
+        booster.load_model(path)
         self._take(booster)
         found = booster.num_features()
         if found != len(self.features):

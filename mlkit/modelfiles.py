@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from .foreign import LightGBM, Onnx
 from .kinds import Constant, Linear, Trees
 from .models import Model, ModelError
 
@@ -21,7 +22,7 @@ __all__ = ['GROUP', 'find_kind', 'known_kinds', 'save_model', 'model_digest', 'l
 
 # %% ../nbs/06d_modelfiles.ipynb #caf63872
 GROUP = "mlkit.models"  # entry points of other packages: name of the kind = module:Class
-_BUILT_IN = (Constant, Linear, Trees)
+_BUILT_IN = (Constant, Linear, Trees, LightGBM, Onnx)
 
 
 def find_kind(name: str) -> type[Model]:

@@ -101,6 +101,7 @@ class Model:
     kind: ClassVar[str] = ""
     start: ClassVar[dict[str, Any]] = {}  # parameters where a search starts
     files: ClassVar[tuple[str, ...]] = ()  # what it keeps beside `model.json`
+    additive: ClassVar[bool] = False  # do contributions add up to the margin, but for a constant?
     largest: ClassVar[float] = float("inf")  # number, either way, that it computes with
     kinds: ClassVar[dict[str, type[Model]]] = {}  # every kind, by name
 
@@ -116,6 +117,11 @@ class Model:
     def fit(self, examples: Examples, params: dict[str, Any]) -> None:
         "Learn in place. `params` are those of `start`, others added or changed."
         raise NotImplementedError(f"{type(self).__name__} has no `fit`.")
+
+    @classmethod
+    def from_file(cls, path: Path, features: list[str], **options: Any) -> Model:
+        "What was trained elsewhere; `options` are the kind's own."
+        raise ModelError(f"a model of kind {cls.kind!r} is trained here, not taken from a file.")
 
     def margin(self, x: np.ndarray) -> np.ndarray:
         "Shape (rows, features) to shape (rows,); a row's margin depends on that row alone."

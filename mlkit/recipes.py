@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .modelfiles import find_kind
 from .models import Examples, Model, ModelError, logistic, matrix
 
 # %% auto #0
-__all__ = ['IMBALANCE', 'Recipe', 'Compute', 'fit', 'Backtest', 'backtest', 'calibrate', 'probabilities']
+__all__ = ['IMBALANCE', 'Recipe', 'Compute', 'fit', 'Backtest', 'backtest', 'record_of', 'calibrate', 'probabilities']
 
 # %% ../nbs/06f_recipes.ipynb #eaacbf75
 IMBALANCE = ("none", "weight")
@@ -115,6 +116,8 @@ class Backtest:
     labels: np.ndarray  # 0 or 1, shape (n,)
     fold: np.ndarray  # which fold a row is of, 0 the latest; shape (n,)
     weights: np.ndarray  # what a label stands for, shape (n,)
+    entity: np.ndarray  # whose the row is, a number from 0, the same in every fold; shape (n,)
+    caught: np.ndarray  # known to be positive, so left out of rankings; flags, shape (n,)
 
     def mean(self, metric: str) -> float:
         "Mean over the folds."
@@ -123,6 +126,13 @@ class Backtest:
     def spread(self, metric: str) -> float:
         "Population standard deviation over the folds."
         return float(np.std([metrics[metric] for metrics in self.by_fold]))
+
+    def latest(self, folds: int) -> Backtest:
+        "The record of so many folds, the latest."
+        own = self.fold < folds
+        rows = {name: getattr(self, name)[own] for name in _ROWS}
+        rows["entity"] = np.unique(rows["entity"], return_inverse=True)[1]
+        return Backtest(self.recipe, self.by_fold[:folds], **rows)
 
     def save(self, path: Path) -> None:
         "Write it as one `.npz` file."
@@ -139,7 +149,7 @@ class Backtest:
             return cls(recipe, about["by_fold"], *(arrays[name] for name in _ROWS))
 
 
-_ROWS = ("margins", "labels", "fold", "weights")
+_ROWS = ("margins", "labels", "fold", "weights", "entity", "caught")
 
 # %% ../nbs/06f_recipes.ipynb #3e616813
 def _keep_going(fold: int, ap: float) -> None:
@@ -150,7 +160,7 @@ def backtest(
     recipe: Recipe, data: Data, compute: Compute = Compute(), on_fold: _OnFold = _keep_going
 ) -> Backtest:
     "Fit and judge a recipe at every fold."
-    judged = _Judged([], [], [], [])
+    judged = _Judged()
     for number, fold in enumerate(data.folds):
         model = fit(recipe, fold.train, data.inputs, compute=compute)
         judged.add(model, fold, data)
@@ -158,33 +168,55 @@ def backtest(
     return judged.backtest(recipe)
 
 
+def record_of(model: Model, data: Data, compute: Compute = Compute()) -> Backtest:
+    "That of a model's recipe; of a model without one, as it is, on what came after its training."
+    if recipe := model.about.get("recipe"):
+        return backtest(Recipe(**recipe), data, compute)
+    until = model.about.get("trained_until")
+    since = datetime.fromisoformat(until) if until else data.cut
+    folds = [fold for fold in data.folds if fold.cut >= since]
+    if len(folds) < 2:
+        raise TrainingError(
+            f"the model was trained elsewhere, until {until or 'nobody knows when'}, and of the "
+            f"validation folds {len(folds)} begin later; two are needed to judge it by what it "
+            "has not seen. Wait for more labels, or take one that was trained on less."
+        )
+    judged = _Judged()
+    for fold in folds:
+        judged.add(model, fold, data)
+    return judged.backtest(Recipe(model.kind))
+
+
 @dataclass
 class _Judged:
     "The folds that a backtest has come to."
 
-    metrics: list[dict[str, float]]
-    margins: list[np.ndarray]
-    labels: list[np.ndarray]
-    weights: list[np.ndarray]
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    rows: list[pl.DataFrame] = field(default_factory=list)
 
     def add(self, model: Model, fold: Fold, data: Data) -> None:
         "Judge a fold's model on what followed: its ranking of the test, its margins of everyone."
-        x = matrix(fold.served, data.inputs)
+        x = matrix(fold.served, model.features)
         scored = fold.served.with_columns(score=pl.Series(model.score(x)))
+        self.rows.append(
+            scored.select(
+                pl.col("label").cast(pl.Int8),
+                pl.col("label_weight", "caught"),
+                entity=data.entity,
+                margin=pl.Series(model.margin(x)),
+                fold=pl.lit(len(self.metrics)),
+            )
+        )
         self.metrics.append(data.evaluate(scored.filter(~pl.col("caught"))))
-        self.margins.append(model.margin(x))
-        self.labels.append(fold.served["label"].cast(pl.Int8).to_numpy())
-        self.weights.append(fold.served["label_weight"].to_numpy())
 
     @property
     def mean_ap(self) -> float:
         return float(np.mean([metrics["ap"] for metrics in self.metrics]))
 
     def backtest(self, recipe: Recipe) -> Backtest:
-        sizes = [margins.size for margins in self.margins]
-        fold = np.repeat(np.arange(len(sizes)), sizes)
-        margins, labels = np.concatenate(self.margins), np.concatenate(self.labels)
-        return Backtest(recipe, self.metrics, margins, labels, fold, np.concatenate(self.weights))
+        rows = pl.concat(self.rows).with_columns(pl.col("entity").rank("dense").cast(pl.Int64) - 1)
+        named = ("margin", "label", "fold", "label_weight", "entity", "caught")
+        return Backtest(recipe, self.metrics, *(rows[name].to_numpy() for name in named))
 
 # %% ../nbs/06f_recipes.ipynb #2f70290a
 def calibrate(

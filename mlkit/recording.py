@@ -13,18 +13,20 @@ import sqlite3
 import warnings
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError, first_line
+from .intervals import RESAMPLED, resampled
 from .metrics import TITLES
 from .modelfiles import save_model
+from .models import Model
 from .recipes import Backtest
 from .training import Trained
 
 # %% auto #0
-__all__ = ['model_card', 'database_problem', 'TrackingError', 'mlflow_client', 'record']
+__all__ = ['model_card', 'database_problem', 'TrackingError', 'mlflow_client', 'record', 'record_import']
 
 # %% ../nbs/07a_recording.ipynb #027b8abd
 _RECORDED = ("auc", "ap", "precision_at_100")  # metrics of the folds that a run shows
@@ -37,23 +39,42 @@ def model_card(
     "What a person should know before relying on the model."
     recipe = trained.recipe
     rows = trained.rows
-    compared = ", ".join(f"{how} {ap:.3f}" for how, ap in trained.imbalance.items())
     folds = len(trained.backtests["candidate"].by_fold)
     return f"""# Model card
 
-A {recipe.kind} model over {len(trained.model.features)} features, trained at the cut \
-{lineage.get('cut')} on {rows['train']:,} requests, {rows['positives']:,} of them positive.
+A {recipe.kind} model over {len(trained.model.features)} features, {_origin(trained, lineage)}.
 
-**Validation** (mean ± population standard deviation over {folds} earlier cuts; what was \
-already known to be positive is left out):
+**Validation** (mean ± population standard deviation over {folds} earlier cuts, and where the mean \
+lies with 95 % when entities are drawn anew; what was already known to be positive is left out):
 
 {_table(trained.backtests)}
 
-**Imbalance**: {recipe.imbalance}, chosen by average precision on the folds ({compared}).
+**Imbalance**: {_imbalance(trained)}.
 **Calibration**: Platt's map on {rows['calibration']:,} out-of-time predictions.
 **Parameters**: {json.dumps(recipe.params)}
 **Lineage**: {json.dumps(lineage, default=str)}
 """
+
+
+def _origin(trained: Trained, lineage: dict[str, Any]) -> str:
+    "Where a model was trained, and on what."
+    about, rows = trained.model.about, trained.rows
+    if "file" in about:
+        return (
+            f"trained elsewhere until {about['trained_until']}, from {about['file']} "
+            f"({about['digest']}), judged at the cut {lineage.get('cut')}"
+        )
+    return (
+        f"trained at the cut {lineage.get('cut')} on {rows['train']:,} requests, "
+        f"{rows['positives']:,} of them positive"
+    )
+
+
+def _imbalance(trained: Trained) -> str:
+    "The choice and its reason."
+    compared = ", ".join(f"{how} {ap:.3f}" for how, ap in trained.imbalance.items())
+    reason = f", chosen by average precision on the folds ({compared})" if compared else ""
+    return trained.recipe.imbalance + reason
 
 
 def _table(backtests: dict[str, Backtest]) -> str:
@@ -66,8 +87,15 @@ def _table(backtests: dict[str, Backtest]) -> str:
 
 
 def _figures(record: Backtest) -> str:
-    cells = [f"{record.mean(m):.3f} ± {record.spread(m):.3f}" for m in _RECORDED]
-    return " | ".join(cells)
+    return " | ".join(_figure(record, metric) for metric in _RECORDED)
+
+
+def _figure(record: Backtest, metric: str) -> str:
+    figure = f"{record.mean(metric):.3f} ± {record.spread(metric):.3f}"
+    if metric not in RESAMPLED:
+        return figure
+    low, high = resampled(record, metric).interval()
+    return f"{figure} ({low:.3f} to {high:.3f})"
 
 # %% ../nbs/07a_recording.ipynb #dc7a1b13
 _ADVICE = {  # part of the database's own message -> what to do
@@ -180,24 +208,63 @@ def record(
 ) -> str:  # the run's id
     "Save the model and record the run."
     promised = asdict(trained.promise)
-    about = dict(
-        recipe=asdict(trained.recipe), lineage=lineage, rows=trained.rows, promise=promised
-    )
-    trained.model.about = about
+    about = dict(lineage=lineage, rows=trained.rows, promise=promised)
+    elsewhere = trained.model.about.get("file")
+    trained.model.about |= about if elsewhere else dict(about, recipe=asdict(trained.recipe))
     digest = save_model(trained.model, folder)
-    parameters, metrics = _parameters(trained, lineage, digest), _metrics(trained)
-    card, trials = model_card(trained, lineage), json.dumps(trained.trials, indent=1)
+    run = _Run(
+        f"{trained.recipe.kind} at {lineage.get('cut', '')}",
+        _parameters(trained, lineage, digest),
+        _metrics(trained),
+        {
+            "trials.json": json.dumps(trained.trials, indent=1),
+            "model_card.md": model_card(trained, lineage),
+        },
+        pictures,
+    )
+    return _keep(run, folder, tracking_uri, experiment)
+
+
+def record_import(
+    model: Model,  # `about` says `file`, its `digest`, and `trained_until`
+    folder: Path,  # the model's folder, written here and uploaded
+    tracking_uri: str,
+    experiment: str,
+) -> str:  # the run's id
+    "Save a model that was trained elsewhere, and record how it came."
+    digest, about = save_model(model, folder), model.about
+    slope, intercept = model.calibration
+    calibrated = dict(calibration_slope=slope, calibration_intercept=intercept)
+    parameters = dict(kind=model.kind, **calibrated, model_digest=digest, **about)
+    return _keep(
+        _Run(f"{model.kind} from {about['file']}", parameters), folder, tracking_uri, experiment
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    "What is kept of a run beside the model."
+
+    name: str
+    parameters: dict[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # by the name of the file
+    pictures: Sequence[Path] = ()
+
+
+def _keep(kept: _Run, folder: Path, tracking_uri: str, experiment: str) -> str:  # the run's id
     try:
         client = mlflow_client(tracking_uri)
-        run = _begin_run(client, trained, tracking_uri, experiment, lineage)
-        for key, value in parameters.items():
+        experiment_id = _experiment(client, tracking_uri, experiment)
+        run = client.create_run(experiment_id, run_name=kept.name).info.run_id
+        for key, value in kept.parameters.items():
             client.log_param(run, key, value)
-        for key, value in metrics.items():
+        for key, value in kept.metrics.items():
             client.log_metric(run, key, value)
         client.log_artifacts(run, str(folder), "model")
-        client.log_text(run, trials, "trials.json")
-        client.log_text(run, card, "model_card.md")
-        for path in pictures:
+        for name, text in kept.texts.items():
+            client.log_text(run, text, name)
+        for path in kept.pictures:
             client.log_artifact(run, str(path), "pictures")
         client.set_terminated(run)
     except (UserError, OSError):
@@ -206,14 +273,6 @@ def record(
         problem = database_problem(e)
         raise TrackingError(f"the run cannot be recorded in {tracking_uri}: {problem}") from e
     return run
-
-
-def _begin_run(
-    client: Any, trained: Trained, tracking_uri: str, experiment: str, lineage: dict[str, Any]
-) -> str:  # its id
-    name = f"{trained.recipe.kind} at {lineage.get('cut', '')}"
-    experiment_id = _experiment(client, tracking_uri, experiment)
-    return client.create_run(experiment_id, run_name=name).info.run_id
 
 # %% ../nbs/07a_recording.ipynb #8041599a
 def _experiment(client: Any, tracking_uri: str, name: str) -> str:

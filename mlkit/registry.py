@@ -245,12 +245,14 @@ def promote(
 ) -> dict[str, Any]:  # the audit entry
     "Make a version the champion."
     failed = [f"{gate.name} ({gate.detail})" for gate in gates if not gate.passed]
+    old = registry.holder("champion")
+    if failed and not override and old == version:
+        return dict(action="stays champion", version=version, before=old, failed=failed)
     if failed and not override:
         raise RegistryError(
             f"version {version} is refused: {'; '.join(failed)}. To promote it all the same, give "
-            "the reason with --override-gates."
+            "the reason: mlkit model promote --override …, or -p override_gates=… of a run."
         )
-    old = registry.holder("champion")
     entry = audit(
         registry.folder,
         "promote model OVER FAILED GATES" if failed else "promote model",

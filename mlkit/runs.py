@@ -128,12 +128,16 @@ def _remembered(workspace: Workspace) -> dict[str, Any]:
     return read_json(path, "delete it, and name the source again: mlkit run --source …")
 
 
+_ONCE = ("model", "recalibrate", "override_gates")
+
+
 def remember(
     workspace: Workspace,
     given: dict[str, Any],  # as typed
 ) -> None:
-    "Keep what a run was given."
-    replace_text(workspace / "parameters.json", json.dumps(given))
+    "Keep what a run was given, but for what is said anew each time."
+    kept = {name: value for name, value in given.items() if name not in _ONCE}
+    replace_text(workspace / "parameters.json", json.dumps(kept))
 
 
 def _current(settings: Settings) -> Workspace:

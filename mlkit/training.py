@@ -13,11 +13,11 @@ import polars as pl
 from .datasets import Data
 from .models import Model
 from .promises import Promise, promise
-from .recipes import IMBALANCE, Backtest, Compute, Recipe, backtest, calibrate, fit
+from .recipes import IMBALANCE, Backtest, Compute, Recipe, backtest, calibrate, fit, record_of
 from .tuning import Progress, Search, quiet, tune
 
 # %% auto #0
-__all__ = ['compare_imbalance', 'Trained', 'train']
+__all__ = ['compare_imbalance', 'Trained', 'train', 'take']
 
 # %% ../nbs/07_training.ipynb #de259797
 _BASELINES = ("constant", "logistic")
@@ -38,7 +38,7 @@ class Trained:
     model: Model
     backtests: dict[str, Backtest]  # the candidate's and the baselines', by name
     baselines: dict[str, Model]  # fitted as the model was, not calibrated
-    imbalance: dict[str, float]  # AP on the folds by choice
+    imbalance: dict[str, float]  # AP on the folds by choice; empty where none was made
     trials: list[dict[str, Any]]  # of the search
     rows: dict[str, int]  # of training and calibration, and positives
 
@@ -77,25 +77,59 @@ def train(
     choices = compare_imbalance(best, data, compute)
     chosen = max(choices.values(), key=lambda record: record.mean("ap"))
     progress(2, 4, "baselines")
-    here = Compute(compute.threads)
-    baselines = {kind: Recipe(kind, seed=recipe.seed) for kind in _BASELINES}
-    records = {kind: backtest(baseline, data, here) for kind, baseline in baselines.items()}
+    records, baselines = _baselines(recipe.seed, data, compute)
     progress(3, 4, "final fit")
     model = fit(chosen.recipe, frame, data.inputs, data.features_hash, compute)
     model.calibration = calibrate(chosen.margins, chosen.labels, chosen.weights)
     return Trained(
         model,
         backtests={"candidate": chosen, **records},
-        baselines={
-            kind: fit(baseline, frame, data.inputs, data.features_hash, here)
-            for kind, baseline in baselines.items()
-        },
+        baselines=baselines,
         imbalance={how: record.mean("ap") for how, record in choices.items()},
         trials=trials,
         rows=_rows(frame, chosen),
     )
 
 
+def _baselines(
+    seed: int, data: Data, compute: Compute
+) -> tuple[dict[str, Backtest], dict[str, Model]]:
+    "What every model is compared with: records and models, by kind."
+    here, frame = Compute(compute.threads), data.training_frame()
+    recipes = {kind: Recipe(kind, seed=seed) for kind in _BASELINES}
+    records = {kind: backtest(recipe, data, here) for kind, recipe in recipes.items()}
+    models = {
+        kind: fit(recipe, frame, data.inputs, data.features_hash, here)
+        for kind, recipe in recipes.items()
+    }
+    return records, models
+
+
 def _rows(frame: pl.DataFrame, chosen: Backtest) -> dict[str, int]:
     positives = int(frame["label"].sum())
     return dict(train=frame.height, positives=positives, calibration=chosen.labels.size)
+
+# %% ../nbs/07_training.ipynb #73b0640b
+def take(
+    model: Model,  # trained before, here or elsewhere
+    data: Data,
+    recalibrate: bool = False,  # fit its calibration anew, on the labels of the folds
+    compute: Compute = Compute(),
+    progress: Progress = quiet,
+) -> Trained:
+    "A finished model, with its record and the baselines'."
+    progress(0, 2, "its record on the folds")
+    record = record_of(model, data, compute)
+    if recalibrate:
+        model.calibration = calibrate(record.margins, record.labels, record.weights)
+    progress(1, 2, "baselines")
+    records, baselines = _baselines(record.recipe.seed, data, compute)
+    rows = model.about.get("rows") or dict(train=0, positives=0)
+    return Trained(
+        model,
+        backtests={"candidate": record, **records},
+        baselines=baselines,
+        imbalance={},
+        trials=[],
+        rows={**rows, "calibration": record.labels.size},
+    )

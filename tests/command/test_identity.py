@@ -11,7 +11,7 @@ import pytest
 from made_workspace import SUMMARY
 from small_pipeline import pipeline, write_pipeline
 
-from mlkit import cli
+from mlkit import commands_run
 from mlkit.files import source_hash
 from mlkit.pipeline import Selection, preview, run
 from mlkit.records import Record, portable
@@ -183,7 +183,7 @@ def test_a_run_folder_may_have_braces_in_its_name(tmp_path, name):
 def conclude(settings, workspace, run_dir: Path) -> None:
     "As a run ends whose only step is `1_a`."
     Record({}, peak_mb=1).write(workspace, "1_a")
-    cli.conclude([Step("1_a", "", run_dir)], settings, workspace, run_dir)
+    commands_run.conclude([Step("1_a", "", run_dir)], settings, workspace, run_dir)
 
 
 def test_figures_after_a_run_are_this_workspaces_or_say_which(settings, capsys):
@@ -193,10 +193,10 @@ def test_figures_after_a_run_are_this_workspaces_or_say_which(settings, capsys):
         summary |= dict(rows=123456) if workspace is other else {}
         write(settings.runs / run_dir / "summary.json", json.dumps(summary))
         conclude(settings, workspace, settings.runs / run_dir)
-    cli._show_latest(here, settings.runs / "r3")
+    commands_run._show_latest(here, settings.runs / "r3")
     out = capsys.readouterr().out
     assert "123,456" not in out and "7 rows" in out and "an earlier run, r1" in out
-    cli._show_latest(here, settings.runs / "r1")
+    commands_run._show_latest(here, settings.runs / "r1")
     assert "earlier" not in capsys.readouterr().out
 
 

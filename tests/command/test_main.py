@@ -59,7 +59,8 @@ def commands(group: typer.Typer) -> dict:
 
 def test_all_commands_are_there():
     names = {
-        "run train settings stream backfill features serve stop models audit rollback trace review"
+        "run train settings stream backfill features serve stop models model check-model audit "
+        "rollback trace review"
     }
     assert set(commands(cli.app)) == set(" ".join(names).split())
 

@@ -220,7 +220,7 @@ def test_the_pipeline_takes_every_kind_there_is(package):
     [kind] = [parameter for parameter in found if parameter.name == "kind"]
     assert kind.read("even") == "even"
     assert kind.read(Stump.kind) == Stump.kind
-    with pytest.raises(PipelineError, match="one of .*even, logistic"):
+    with pytest.raises(PipelineError, match="one of .*even, lightgbm, logistic"):
         kind.read("oracle")
 
 
@@ -246,7 +246,9 @@ def test_a_broken_package_is_named(package, source, offers, message):
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are(package):
     package("evens", PLUGIN, "even = evens:Even")
-    with pytest.raises(ModelError, match="'oracle'; there are .*constant, even, logistic"):
+    with pytest.raises(
+        ModelError, match="'oracle'; there are .*constant, even, lightgbm, logistic"
+    ):
         Recipe("oracle")
 
 

@@ -17,6 +17,7 @@ from mlkit.datasets import TrainingError
 from mlkit.kinds import Constant
 from mlkit.modelfiles import load_model, model_digest, save_model
 from mlkit.models import Model, ModelError, contributions, matrix, row
+from mlkit.questions import Bounds
 from mlkit.recipes import Compute, Recipe, fit
 from mlkit.usecases.fraud import features
 
@@ -62,7 +63,7 @@ def calibrated(kind: str, frame: pl.DataFrame) -> Model:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_keeps_the_contract(kind, models, frame):
     "The suite that a candidate must pass."
-    checks = check_model(models[kind], features, frame, latency_budget_ms=1000)
+    checks = check_model(models[kind], features, frame, latency_budget_ms=1000, bounds=QUICK)
     assert failed(checks) == []
 
 
@@ -141,6 +142,9 @@ def test_contributions_name_what_the_model_saw(kind, models, frame):
 # %% The suite sees what is wrong
 
 
+QUICK = Bounds(alone_seconds=0.3, calls=500)
+
+
 class Broken(Constant):
     "Constant but for one fault."
 
@@ -199,7 +203,7 @@ def test_check_model_sees(fault, frame, monkeypatch):
     monkeypatch.setitem(Model.kinds, Broken.kind, Broken)
     model = Broken(features.names, features.hash)
     model.fault = fault
-    assert FAULTS[fault] in failed(check_model(model, features, frame))
+    assert FAULTS[fault] in failed(check_model(model, features, frame, bounds=QUICK))
 
 
 def test_check_model_sees_unknown_features_and_other_definitions(frame):
@@ -210,7 +214,7 @@ def test_check_model_sees_unknown_features_and_other_definitions(frame):
 
 
 def test_check_model_sees_slowness(frame, models):
-    checks = check_model(models["constant"], features, frame, latency_budget_ms=0)
+    checks = check_model(models["constant"], features, frame, latency_budget_ms=0, bounds=QUICK)
     assert failed(checks) == ["within the latency budget"]
 
 

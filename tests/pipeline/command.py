@@ -64,4 +64,9 @@ class Kit:
 
     @property
     def workspace(self) -> Path:
-        return self.home / "data" / "fraud" / (self.home / "data" / "fraud" / "active").read_text()
+        return self.workspace_of("fraud")
+
+    def workspace_of(self, usecase: str) -> Path:
+        "The active one."
+        workspaces = self.home / "data" / usecase
+        return workspaces / (workspaces / "active").read_text()

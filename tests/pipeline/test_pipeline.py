@@ -140,7 +140,7 @@ def test_a_step_runs_by_papermill_alone(kit, tmp_path):
 def test_a_failed_run_resumes_where_it_failed(kit, tmp_path):
     other = Kit(tmp_path)
     output = other("run", *SMALL, "-p", "kind=constant", expect=1)
-    assert "05_promote failed" in output and "--override-gates" in output
+    assert "05_promote failed" in output and "--override" in output
     again = other("run", "--dry-run", *FORCED)
     assert re.search(r"03_train\s+no", again) and re.search(r"05_promote\s+yes", again)
 

@@ -209,7 +209,8 @@ def record_of(draw: np.random.Generator, moved: np.ndarray, rows: int = 1000) ->
     labels = (draw.random(p.size) < np.minimum(p * moved[fold], 1)).astype(int)
     margins = np.log(p / (1 - p))
     by_fold = [dict(ap=0.5)] * len(moved)
-    return Backtest(Recipe("constant"), by_fold, margins, labels, fold, np.ones(p.size))
+    rows = dict(weights=np.ones(p.size), entity=np.arange(p.size), caught=np.zeros(p.size, bool))
+    return Backtest(Recipe("constant"), by_fold, margins, labels, fold, **rows)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.2])

@@ -123,7 +123,7 @@ def test_a_verdict_that_is_taken_back_is_none(kit):
 
 
 def test_the_model_keeps_the_contract(kit):
-    found = check_model(load_model(kit.model_folder), FEATURES, kit.frame, sample=50)
+    found = check_model(load_model(kit.model_folder), FEATURES, kit.frame)
     assert all(c.passed for c in found), [c for c in found if not c.passed]
 
 
