@@ -55,6 +55,7 @@ class Onnx(Model):
     "A graph in the open format for exchange, run on one thread, a row at a time."
 
     kind = "onnx"
+    elsewhere = True
     files = ("model.onnx",)
     largest = float(np.finfo(np.float32).max)
     output: str = ""

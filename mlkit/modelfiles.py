@@ -18,7 +18,7 @@ from .kinds import Constant, Linear, Trees
 from .models import Model, ModelError
 
 # %% auto #0
-__all__ = ['GROUP', 'find_kind', 'known_kinds', 'save_model', 'model_digest', 'load_model']
+__all__ = ['GROUP', 'find_kind', 'known_kinds', 'trainable_kinds', 'save_model', 'model_digest', 'load_model']
 
 # %% ../nbs/06d_modelfiles.ipynb #caf63872
 GROUP = "mlkit.models"  # entry points of other packages: name of the kind = module:Class
@@ -39,6 +39,12 @@ def find_kind(name: str) -> type[Model]:
 def known_kinds() -> list[str]:
     "Names of all kinds: those that are defined, and those that other packages offer."
     return sorted({*Model.kinds, *entry_points(group=GROUP).names})
+
+
+def trainable_kinds() -> list[str]:
+    "Names of the kinds that can be trained here."
+    taken_from_files = {name for name, kind in Model.kinds.items() if kind.elsewhere}
+    return [name for name in known_kinds() if name not in taken_from_files]
 
 
 def _load_plugin(point: EntryPoint) -> None:

@@ -101,6 +101,7 @@ class Model:
     kind: ClassVar[str] = ""
     start: ClassVar[dict[str, Any]] = {}  # parameters where a search starts
     files: ClassVar[tuple[str, ...]] = ()  # what it keeps beside `model.json`
+    elsewhere: ClassVar[bool] = False  # is it only trained elsewhere, and taken from a file?
     additive: ClassVar[bool] = False  # do contributions add up to the margin, but for a constant?
     largest: ClassVar[float] = float("inf")  # number, either way, that it computes with
     kinds: ClassVar[dict[str, type[Model]]] = {}  # every kind, by name

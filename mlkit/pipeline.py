@@ -23,7 +23,7 @@ from .errors import UserError
 from .project import code_files
 from .records import Record, portable
 from .settings import Settings, load_settings
-from .steps import PipelineError, Step
+from .steps import PERMITS, PipelineError, Step
 from .storage import literal, replace_text
 from .workspaces import Workspace, active_workspace
 
@@ -141,7 +141,8 @@ def _parts(pipeline: Pipeline, step: Step) -> dict[str, str]:  # what it is -> i
     "What a step is made from, as it is now."
     given = pipeline.parameters[step.name]
     parts = {"notebook": digest(*step.code), "package": pipeline.code}
-    for name, value in given.items():
+    made_by = {name: value for name, value in given.items() if name not in PERMITS}
+    for name, value in made_by.items():
         parts[f"parameter {name}"] = repr(value)
     for need in step.needs:
         record = Record.read(pipeline.workspace, need)

@@ -22,7 +22,7 @@ from .pipeline import Outside, Pipeline, code_digest, digest
 from .project import project_file
 from .records import Record
 from .settings import Settings
-from .steps import PipelineError, Step, check_parameters, load_pipeline, names_of
+from .steps import PERMITS, PipelineError, Step, check_parameters, load_pipeline, names_of
 from .storage import owner_only, read_json, replace_text
 from .usecase import UseCase
 from .workspaces import NoWorkspaceError, Workspace, active_workspace
@@ -128,7 +128,7 @@ def _remembered(workspace: Workspace) -> dict[str, Any]:
     return read_json(path, "delete it, and name the source again: mlkit run --source …")
 
 
-_ONCE = ("model", "recalibrate", "override_gates")
+_ONCE = ("model", "recalibrate", *PERMITS)
 
 
 def remember(

@@ -20,7 +20,8 @@ from .errors import UserError
 from .simulators import comments_of
 
 # %% auto #0
-__all__ = ['GIVEN', 'PipelineError', 'Parameter', 'parameters_of', 'Step', 'load_pipeline', 'names_of', 'check_parameters']
+__all__ = ['GIVEN', 'PERMITS', 'PipelineError', 'Parameter', 'parameters_of', 'Step', 'load_pipeline', 'names_of',
+           'check_parameters']
 
 # %% ../nbs/16a_steps.ipynb #2cd26f8c
 class PipelineError(UserError, ValueError):
@@ -199,6 +200,7 @@ def load_pipeline(
 
 # %% ../nbs/16a_steps.ipynb #81b646f3
 GIVEN = ("workspace", "run_dir")  # filled in by the runner; they do not make a step out of date
+PERMITS = ("override_gates",)  # allow a step to finish, and make no other result
 
 
 def names_of(steps: Sequence[Step]) -> set[str]:

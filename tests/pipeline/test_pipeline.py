@@ -103,7 +103,7 @@ def test_a_dry_run_says_why(kit):
     [
         (["-p", "trails=3"], "no step has a parameter trails"),
         (["-p", "trials=many"], "parameter trials = 'many'"),
-        (["-p", "kind=foo"], "one of constant, logistic, xgboost"),
+        (["-p", "kind=foo"], "one of constant, lightgbm, logistic, xgboost"),
         (["-p", "trials"], "write name=value"),
         (["--only", "99_x"], "no step is called 99_x"),
         (["--source", "nowhere.parquet"], "no such file"),
