@@ -5,7 +5,6 @@
 # %% ../nbs/09_registry.ipynb #fc7b7cd6
 from __future__ import annotations
 
-import fcntl
 import getpass
 import json
 import os
@@ -19,9 +18,8 @@ from urllib.request import url2pathname
 
 from .checks import Check
 from .errors import UserError
-from .modelfiles import model_digest
 from .recording import database_problem, mlflow_client
-from .storage import owner_only, read_json_lines
+from .storage import read_json_lines
 
 # %% auto #0
 __all__ = ['whoami', 'audit', 'audit_trail', 'RegistryError', 'Registry', 'promote', 'rollback']
@@ -148,21 +146,13 @@ class _Versions(_Tracked):
         return self._version(version).run_id
 
     def folder_of(self, version: int) -> Path:
-        "The model's files. Raises `RegistryError` where they are gone, or not those registered."
-        found = self._version(version)
-        folder = self._fetched(found.source)
+        "The model's files. Raises `RegistryError` where they are gone."
+        folder = self._fetched(self._version(version).source)
         if not (folder / "model.json").exists():
             raise RegistryError(
                 f"the files of version {version} are gone: {folder} holds no model.json (as after "
                 "`mlflow gc`). Put them back, or use another version: `mlkit models` lists them, "
                 "and mlkit rollback model --to names one."
-            )
-        registered = found.tags.get("model_digest")
-        if registered and model_digest(folder) != registered:
-            raise RegistryError(
-                f"the files of version {version} were changed since it was registered: {folder} "
-                "does not hold what its digest names. Put a copy of them back, or use another "
-                "version."
             )
         return folder
 
@@ -252,43 +242,10 @@ def promote(
     gates: Sequence[Check],
     why: str = "passed every gate",
     override: str = "",  # the reason to promote in spite of failed gates
-    against: int | None = 0,  # the champion in the gates; None: there was none; 0: do not ask
 ) -> dict[str, Any]:  # the audit entry
     "Make a version the champion."
-    with _one_at_a_time(registry):
-        old = registry.holder("champion")
-        if against != 0 and old not in (against, version):
-            raise RegistryError(_judged_against_another(version, against, old))
-        return _promote(registry, version, old, gates, override or why, bool(override))
-
-
-@contextmanager
-def _one_at_a_time(registry: Registry) -> Iterator[None]:
-    "Hold the lock that roles are moved under."
-    registry.folder.mkdir(parents=True, exist_ok=True)
-    with open(registry.folder / "registry.lock", "w", opener=owner_only) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _judged_against_another(version: int, against: int | None, champion: int | None) -> str:
-    now = "nobody is" if champion is None else f"version {champion} is"
-    judged = "none" if against is None else f"version {against}"
-    return (
-        f"version {version} was judged while the champion was {judged}, and {now} the champion "
-        f"now: another command was faster. Judge it anew: mlkit model promote {version}"
-    )
-
-
-def _promote(
-    registry: Registry,
-    version: int,
-    old: int | None,  # the champion
-    gates: Sequence[Check],
-    why: str,
-    override: bool,  # are failed gates passed over?
-) -> dict[str, Any]:  # the audit entry
     failed = [f"{gate.name} ({gate.detail})" for gate in gates if not gate.passed]
+    old = registry.holder("champion")
     if failed and not override and old == version:
         return dict(action="stays champion", version=version, before=old, failed=failed)
     if failed and not override:
@@ -302,7 +259,7 @@ def _promote(
         model=registry.name,
         version=version,
         before=old,
-        why=why,
+        why=override or why,
         failed=failed,
     )
     _move_champion(registry, old, version)
@@ -324,11 +281,6 @@ def rollback(
     to: int | None = None,  # a version; default: the previous champion
 ) -> dict[str, Any]:  # the audit entry
     "Put an earlier champion back; the one that leaves becomes `previous`."
-    with _one_at_a_time(registry):
-        return _rollback(registry, why, to)
-
-
-def _rollback(registry: Registry, why: str, to: int | None) -> dict[str, Any]:
     now = registry.holder("champion")
     target = registry.holder("previous") if to is None else to
     if target is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -261,66 +260,3 @@ def test_an_experiment_that_was_deleted_is_named_with_what_to_do(registry):
         _experiment(registry.client, registry.uri, "demo")
     registry.client.restore_experiment(experiment)
     assert _experiment(registry.client, registry.uri, "demo") == experiment
-
-
-def another_version(registry: Registry) -> int:
-    "A challenger."
-    run = registry.client.create_run(registry.client.get_experiment_by_name("demo").experiment_id)
-    return registry.register(run.info.run_id)
-
-
-def test_who_was_judged_against_another_champion_is_told(registry: Registry) -> None:
-    "And nothing is moved, whatever reason is given."
-    second, third = another_version(registry), another_version(registry)
-    promote(registry, second, PASSED, against=1)
-    for override in ("", "I know better"):
-        with pytest.raises(RegistryError, match="while the champion was version 1, and version 2"):
-            promote(registry, third, PASSED, override=override, against=1)
-    with pytest.raises(RegistryError, match="was none, and version 2 is"):
-        promote(registry, third, PASSED, against=None)
-    assert registry.aliases() == {"champion": second, "previous": 1, "challenger": third}
-    assert [entry["version"] for entry in audit_trail(registry.folder)] == [1, second]
-    promote(registry, second, PASSED, against=1)  # taken up again after a kill
-    promote(registry, third, PASSED, against=second)
-    assert registry.aliases() == {"champion": third, "previous": second}
-
-
-def test_of_promotions_at_once_one_wins(registry: Registry) -> None:
-    "Each from a connection of its own; the others are told, and `previous` is the way back."
-    versions = [another_version(registry) for _ in range(4)]
-    told = []
-
-    def attempt(version: int) -> None:
-        own = Registry(registry.folder, "demo")
-        start.wait()
-        try:
-            promote(own, version, PASSED, against=1)
-        except RegistryError as e:
-            told.append(str(e))
-
-    start = threading.Barrier(len(versions))
-    threads = [threading.Thread(target=attempt, args=(version,)) for version in versions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(told) == 3 and all("another command was faster" in text for text in told)
-    roles = registry.aliases()
-    assert roles["champion"] in versions and roles["previous"] == 1
-    assert len(audit_trail(registry.folder)) == 2
-
-
-@pytest.mark.parametrize("name", ["model.json", "booster.ubj"])
-def test_a_model_that_was_changed_is_refused(tmp_path: Path, name: str) -> None:
-    "Whichever of its files, and even if a model could still be read from them."
-    trained = train(Recipe("xgboost"), made_up_data(rows=2000), compute=Compute(threads=1))
-    made = Registry(tmp_path, "demo")
-    run = record(trained, tmp_path / "model", made.uri, "demo", {})
-    version = made.register(run)
-    file = made.folder_of(version) / name
-    whole = file.read_bytes()
-    file.write_bytes(whole.replace(b"0", b"1", 1) + b" " * (name == "model.json"))
-    with pytest.raises(RegistryError, match="were changed since it was registered"):
-        made.folder_of(version)
-    file.write_bytes(whole)
-    made.folder_of(version)

@@ -89,26 +89,6 @@ def test_a_second_run_has_nothing_to_do(kit):
     assert sorted(p.name for p in (kit.home / "runs").iterdir()) == before
 
 
-def test_a_model_is_tested_by_pytest(kit, tmp_path):
-    "One test a question; a test file that lies there is left alone, unless it is named."
-    (tmp_path / "test_other.py").write_text("def test_other(): pass")
-    quiet = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "no:xdist"]
-
-    def asked(*args, expect):
-        done = subprocess.run(
-            [*quiet, *args], cwd=tmp_path, env=kit.env, capture_output=True, text=True
-        )
-        assert done.returncode == expect, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    output = asked("--mlkit-model", "models:/fraud@champion", expect=0)
-    assert "models:/fraud@champion: rows are independent PASSED" in output
-    assert "test_other" not in output
-    assert "1 passed" in asked("test_other.py", expect=0)
-    told = asked("--mlkit-model", "7", expect=4)
-    assert "--mlkit-model 7: there is no version 7" in told
-
-
 def test_a_dry_run_says_why(kit):
     output = kit("run", "--dry-run", "-p", "trials=3")
     assert (
