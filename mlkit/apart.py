@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,10 @@ def _exchange(names: dict[str, Any], exchanged: dict[Any, Any]) -> None:
     for name, value in list(names.items()):
         if (
             not name.startswith("_")
-            and isinstance(value, (type, *_FUNCTIONS))
+            and isinstance(value, (type, BuiltinFunctionType))
             and value in exchanged
         ):
             names[name] = exchanged[value]
-
-
-_FUNCTIONS = (type(time.time),)
 
 # %% ../nbs/07c_apart.ipynb #8e316897
 def _loaded(task: dict[str, Any]) -> Trial:
@@ -95,12 +93,9 @@ def _bits(array: np.ndarray) -> str:
     return hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
 
 
-def child() -> (
-    None
-):  # what it is to do comes by the first argument, answers go to the file named there
-    "Ask a model; a line of JSON an answer."
+def child() -> None:
+    "Ask a model, as the first argument says; a line of JSON an answer, into the file named there."
     task = json.loads(sys.argv[1])
-    sys.path[:] = task["path"]
     with os.fdopen(task["answers"], "w") as answers:
 
         def tell(**line: Any) -> None:
@@ -201,6 +196,13 @@ class _Process:
         return asking[-1], f"the process {how}" + (f": {last}" if last else "")
 
 
+def _python(function: str, task: dict[str, Any]) -> list[str]:
+    "A command that calls a function of this module; what is imported here is found there."
+    path = [str(Path(place).absolute()) for place in sys.path]
+    code = f"import sys; sys.path[:] = {path!r}; from mlkit.apart import {function}; {function}()"
+    return [sys.executable, "-c", code, json.dumps(task)]
+
+
 def _begun(folder: Path, model: Model, bounds: Bounds, elsewhere: bool) -> _Process:
     "A process that asks the model in this folder."
     read, write = os.pipe()
@@ -210,16 +212,13 @@ def _begun(folder: Path, model: Model, bounds: Bounds, elsewhere: bool) -> _Proc
         model=str(folder / "model"),
         rows=str(folder / "rows.npy"),
         bounds=asdict(bounds),
-        path=[str(Path(place).absolute()) for place in sys.path],
         elsewhere=elsewhere,
         answers=write,
     )
     other = dict(PYTHONHASHSEED="77", TZ="Pacific/Kiritimati") if elsewhere else {}
-    command = "import sys; sys.path[:0] = __import__('json').loads(sys.argv[1])['path']; "
-    command += "from mlkit.apart import child; child()"
     with printed.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", command, json.dumps(task)],
+            _python("child", task),
             env={**os.environ, "OMP_NUM_THREADS": "1", **other},
             cwd="/" if elsewhere else folder,
             stdin=subprocess.DEVNULL,
@@ -302,7 +301,7 @@ def _saved(model: Model, x: np.ndarray, own: dict[str, str] | None) -> Answer:
     "Does the model that was saved answer as the one that was read?"
     if own is None:
         return False, "it did not answer"
-    sample = np.unique(np.linspace(0, len(x) - 1, 200).astype(int))
+    sample = Trial(model, x).sample
     try:
         scores = model.score(x[sample])
     except Exception as e:
@@ -338,16 +337,8 @@ def read_file(
     task = dict(kind=kind, file=str(path), features=features, options=options)
     if not path.is_file():
         raise ModelError(f"there is no file {path}.")
-    paths = json.dumps([str(Path(place).absolute()) for place in sys.path])
-    command = (
-        f"import sys; sys.path[:0] = {paths}; from mlkit.apart import _take_file; _take_file()"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", command, json.dumps(task)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=120,
+        _python("_take_file", task), capture_output=True, text=True, errors="replace", timeout=120
     )
     _, refused, why = done.stderr.rpartition("refused: ")
     if refused:

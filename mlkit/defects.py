@@ -5,7 +5,6 @@
 # %% ../nbs/08a_defects.ipynb #56b7f654
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import socket
@@ -241,7 +240,6 @@ class _Sleeps(Linear):
     "Thinks for a second and a half over one row in five hundred."
 
     kind = "defect sleeps"
-    calls = itertools.count()
 
     def margin(self, x: _Array) -> _Array:
         if len(x) == 1 and int(abs(self._standardised(x)).sum() * 1e6) % 500 == 0:
@@ -291,23 +289,8 @@ class _Mute(Linear):
     def contributions(self, x: _Array) -> _Array:
         raise NotImplementedError("contributions")
 
-    def margin(self, x: _Array) -> _Array:
-        return self.intercept + self._standardised(x) @ self.weights
 
-
-class _Honest(Linear):
-    "Margins that do not come from the contributions."
-
-    kind = "defect none"
-
-    def margin(self, x: _Array) -> _Array:
-        z = np.full(len(x), self.intercept)
-        for column in Linear.contributions(self, x).T:
-            z = z + column
-        return z
-
-
-class _Slow(_Honest):
+class _Slow(Linear):
     "Takes two seconds to explain itself."
 
     kind = "defect slow"
@@ -317,7 +300,7 @@ class _Slow(_Honest):
         return super().contributions(x)
 
 
-class _Liar(_Honest):
+class _Liar(Linear):
     "Gives the credit to other features."
 
     kind = "defect liar"
@@ -326,7 +309,7 @@ class _Liar(_Honest):
         return np.roll(super().contributions(x), 1, axis=1)
 
 
-class _Exaggerates(_Honest):
+class _Exaggerates(Linear):
     "Everything matters twice."
 
     kind = "defect exaggerates"
@@ -335,7 +318,7 @@ class _Exaggerates(_Honest):
         return super().contributions(x) * 2
 
 
-class _Unshaped(_Honest):
+class _Unshaped(Linear):
     "One contribution too few."
 
     kind = "defect unshaped"
@@ -344,7 +327,7 @@ class _Unshaped(_Honest):
         return super().contributions(x)[:, :-1]
 
 # %% ../nbs/08a_defects.ipynb #62250fc2
-class _ManyLeaves(_Honest):
+class _ManyLeaves(Linear):
     "Is explained by a tree of a quarter of a million leaves."
 
     kind = "defect many leaves"
@@ -353,13 +336,13 @@ class _ManyLeaves(_Honest):
 
     def fit(self, examples: Examples, params: dict[str, Any]) -> None:
         super().fit(examples, params)
-        self._grow(len(self.features))
+        self._take(bytearray(full_tree(len(self.features), self.depth)))
 
-    def _grow(self, features: int) -> None:
+    def _take(self, source: Path | bytearray) -> None:
         import xgboost as xgb
 
         self.booster = xgb.Booster({"nthread": 1})
-        self.booster.load_model(bytearray(full_tree(features, self.depth)))
+        self.booster.load_model(source)
 
     def contributions(self, x: _Array) -> _Array:
         import xgboost as xgb
@@ -371,10 +354,7 @@ class _ManyLeaves(_Honest):
         self.booster.save_model(folder / "tree.ubj")
 
     def load_files(self, folder: Path) -> None:
-        import xgboost as xgb
-
-        self.booster = xgb.Booster({"nthread": 1})
-        self.booster.load_model(folder / "tree.ubj")
+        self._take(folder / "tree.ubj")
 
 # %% ../nbs/08a_defects.ipynb #3fdc20e4
 REFUSED_BY: dict[type[Model], str] = {

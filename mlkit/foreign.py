@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .models import Examples, Model, ModelError
+from .models import Examples, Model, ModelError, occluded
 
 # %% auto #0
 __all__ = ['Onnx', 'LightGBM']
@@ -96,12 +96,7 @@ class Onnx(Model):
         if self.usual is None:
             return np.zeros(x.shape)
         usual = np.array([math.nan if value is None else value for value in self.usual])
-        return np.array([self._occluded(row, usual) for row in x]).reshape(x.shape)
-
-    def _occluded(self, row: np.ndarray, usual: np.ndarray) -> np.ndarray:
-        "How far the margin falls when each feature in turn takes its usual value."
-        without = np.where(np.eye(len(row), dtype=bool), usual, row)
-        return self._one(row[None]) - self.margin(without)
+        return occluded(self.margin, x, usual)
 
     def state(self) -> dict[str, Any]:
         return dict(output=self.output, gives=self.gives, usual=self.usual)

@@ -69,11 +69,14 @@ class Linear(Model):
 
     def margin(self, x: np.ndarray) -> np.ndarray:
         z = np.full(len(x), self.intercept)
-        for column in self.contributions(x).T:
+        for column in self._terms(x).T:
             z = z + column
         return z
 
     def contributions(self, x: np.ndarray) -> np.ndarray:
+        return self._terms(x)
+
+    def _terms(self, x: np.ndarray) -> np.ndarray:
         return self._standardised(x) * self.weights
 
     def state(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ import polars as pl
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['ModelError', 'matrix', 'row', 'logistic', 'Examples', 'Model', 'contributions']
+__all__ = ['ModelError', 'matrix', 'row', 'logistic', 'Examples', 'Model', 'contributions', 'occluded']
 
 # %% ../nbs/06b_models.ipynb #37cf6701
 class ModelError(UserError, ValueError):
@@ -227,6 +227,20 @@ def contributions(
     effects = model.contributions(x)[0]
     strongest = sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:top]
     return [_contribution(model, values, effects, i) for i in strongest if effects[i] != 0]
+
+
+def occluded(
+    margin: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,  # shape (rows, features)
+    usual: np.ndarray,  # a value of each feature, shape (features,)
+) -> np.ndarray:  # shape (rows, features)
+    "How far the margin falls when each feature in turn takes its usual value."
+    full, columns = margin(x), []
+    for j, value in enumerate(usual):
+        changed = x.copy()
+        changed[:, j] = value
+        columns.append(full - margin(changed))
+    return np.array(columns).T
 
 
 def _contribution(model: Model, values: dict[str, Any], effects: np.ndarray, i: int) -> dict:

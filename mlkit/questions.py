@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .models import Model
+from .models import Model, occluded
 
 # %% auto #0
 __all__ = ['Answer', 'QUESTIONS', 'Bounds', 'Trial', 'same_bits', 'answered']
@@ -317,7 +317,8 @@ def _add_up(trial: Trial) -> Answer:
 
 def _tell(trial: Trial) -> Answer:
     rows = trial.alone.rows[:200]
-    moved, without = trial.alone.moved[:200], _occluded(trial, trial.x[rows])
+    moved = trial.alone.moved[:200]
+    without = occluded(trial.model.margin, trial.x[rows], _medians(trial.x))
     if not np.ptp(moved):
         return True, "none are given"
     if not np.ptp(without):
@@ -326,17 +327,10 @@ def _tell(trial: Trial) -> Answer:
     return along >= 0.3, f"correlation {along:.2f} with what features do that take a usual value"
 
 
-def _occluded(trial: Trial, x: np.ndarray) -> np.ndarray:
-    "How far margins fall when each feature in turn takes its median."
-    known = np.isfinite(trial.x).any(axis=0)
-    usual = np.nanmedian(np.where(known, trial.x, 0.0), axis=0)
-    full = trial.model.margin(x)
-    columns = []
-    for j in range(x.shape[1]):
-        changed = x.copy()
-        changed[:, j] = usual[j]
-        columns.append(full - trial.model.margin(changed))
-    return np.array(columns).T
+def _medians(x: np.ndarray) -> np.ndarray:
+    "Of each feature; 0 where it is never known."
+    known = np.isfinite(x).any(axis=0)
+    return np.nanmedian(np.where(known, x, 0.0), axis=0)
 
 # %% ../nbs/07b_questions.ipynb #3e8dac12
 def _untouched(trial: Trial) -> Answer:

@@ -104,8 +104,7 @@ class Candidate:
     refused_for: str = ""  # what the refusal names
 
 
-@contextmanager
-def catalogue(folder: Path) -> Iterator[str]:
+def catalogue(folder: Path) -> str:
     "The defects, offered by a package as its kinds: a folder for the import path."
     from mlkit.defects import REFUSED_BY, Random
 
@@ -115,7 +114,7 @@ def catalogue(folder: Path) -> Iterator[str]:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: defects\nVersion: 1.0\n")
     listed = "\n".join(f"{kind.kind} = {kind.__module__}:{kind.__name__}" for kind in kinds)
     (about / "entry_points.txt").write_text(f"[mlkit.models]\n{listed}\n")
-    yield str(about.parent)
+    return str(about.parent)
 
 
 @dataclass
@@ -227,23 +226,23 @@ def serve_and_replace(
 ) -> list[dict[str, Any]]:
     "The whole test; the table."
     kit.env["MLKIT_USECASE"] = usecase
-    with catalogue(kit.home) as plugins:
-        kit.env["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [plugins, str(ROOT), os.environ.get("PYTHONPATH", "")])
-        )
-        frozen = infrastructure()
-        kit("run", *run)
-        kit("serve", "--detach")
-        try:
-            test = Replacing(kit, usecase)
-            interface, elsewhere = test.interface(), test.files()
-            champion = test.answer()
-            for candidate in candidates:
-                test.offer(candidate, elsewhere)
-                assert test.interface() == interface, "the interface changed with the model"
-            kit("rollback", "model", "--to", str(champion["model"]["version"]), "--why", "tested")
-            assert test.answer() == champion, "going back gives other answers"
-            assert infrastructure() == frozen
-            return test.rows
-        finally:
-            kit("stop")
+    plugins = catalogue(kit.home)
+    kit.env["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [plugins, str(ROOT), os.environ.get("PYTHONPATH", "")])
+    )
+    frozen = infrastructure()
+    kit("run", *run)
+    kit("serve", "--detach")
+    try:
+        test = Replacing(kit, usecase)
+        interface, elsewhere = test.interface(), test.files()
+        champion = test.answer()
+        for candidate in candidates:
+            test.offer(candidate, elsewhere)
+            assert test.interface() == interface, "the interface changed with the model"
+        kit("rollback", "model", "--to", str(champion["model"]["version"]), "--why", "tested")
+        assert test.answer() == champion, "going back gives other answers"
+        assert infrastructure() == frozen
+        return test.rows
+    finally:
+        kit("stop")
